@@ -1,0 +1,2 @@
+//! The `hype` command.
+fn main() {}

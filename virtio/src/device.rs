@@ -1,0 +1,93 @@
+//! What a device is: the contract between a device and whoever runs it.
+//!
+//! ```text
+//!            activate                      handle*                    quiesce
+//!   idle ---------------> active ------------------------> active ---------------> idle
+//!    ^    (DRIVER_OK, or            (Queue | Fd | Config)          (reset, pause,    |
+//!    |     resume)                                                  shutdown)        |
+//!    +-------------------------------------------------------------------------------+
+//! ```
+//!
+//! A device has no thread and no lock of its own. A [`worker`](crate::worker) owns it while it
+//! is active and calls it with one event after the other; the transport owns it otherwise.
+
+use crate::{ConfigSpace, Error, Io};
+use std::sync::Arc;
+
+/// The device types of virtio 1.2, chapter 5, as far as hype has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Network card (5.1).
+    Net = 1,
+    /// Block device (5.2).
+    Block = 2,
+    /// Console (5.3).
+    Console = 3,
+    /// Entropy source (5.4).
+    Rng = 4,
+    /// Socket device (5.10).
+    Vsock = 19,
+}
+
+/// What is fixed about a device before the guest boots.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The device type, as the driver reads it.
+    pub kind: Kind,
+    /// How messages call this device, as in `console0`.
+    pub name: String,
+    /// The features offered besides those of the rings and the transport, which offer their own.
+    pub features: u64,
+    /// The largest size of each queue, a power of two up to 32768.
+    pub queues: Vec<u16>,
+    /// The configuration space, shared with the transport.
+    pub config: Arc<ConfigSpace>,
+}
+
+/// Why a device is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The driver rang the doorbell of this queue, or may have.
+    Queue(u16),
+    /// A descriptor that the device watches under this token is ready.
+    Fd(u32),
+    /// The driver wrote to the configuration space.
+    ConfigWritten,
+}
+
+/// A virtio device: a state machine that is called with events.
+///
+/// # Failure
+///
+/// What an `Err` costs is decided in one place, the worker: the device, which then shows
+/// `DEVICE_NEEDS_RESET` until its driver resets it. A request that is merely bad is answered
+/// with the device's own error status, and is not an `Err`.
+pub trait Device: Send + 'static {
+    /// What is fixed about the device. The same at each call.
+    fn spec(&self) -> &Spec;
+
+    /// The driver is ready (`DRIVER_OK`), or the machine goes on after a pause: watch host
+    /// descriptors. Called once before the first [`handle`](Self::handle). A worker calls
+    /// `handle` with each queue right afterwards, so chains that wait already are not lost.
+    fn activate(&mut self, io: &mut Io) -> Result<(), Error>;
+
+    /// Something happened. Never blocks on the host.
+    fn handle(&mut self, event: Event, io: &mut Io) -> Result<(), Error>;
+
+    /// The device is about to be idle: complete or fail what is in flight, so that no host I/O
+    /// touches guest memory afterwards. Called once, after the last [`handle`](Self::handle).
+    fn quiesce(&mut self, io: &mut Io) -> Result<(), Error>;
+
+    /// The driver has reset the device: forget what the driver said. Called while idle.
+    fn reset(&mut self) {}
+}
+
+/// How a device interrupts its driver.
+pub trait Irq: Send + Sync {
+    /// Buffers of queue `queue` were used.
+    fn queue(&self, queue: u16);
+    /// The configuration space or the device status changed.
+    fn config(&self);
+}

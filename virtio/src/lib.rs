@@ -1,0 +1,39 @@
+//! Virtio 1.2 devices, the rings they are driven by, and their host side.
+//!
+//! This crate knows nothing of KVM: an interrupt is the [`Irq`] trait, a doorbell an
+//! event descriptor, guest memory is `vm-memory`. So all of it is tested, fuzzed and
+//! measured without a hypervisor.
+//!
+//! Four layers, each written once (section numbers are those of the virtio 1.2 text):
+//!
+//! ```text
+//!  transport::mmio      register decode: offsets -> Core calls; where the doorbells are   (4.2)
+//!  transport (Core)     device status, feature negotiation, queue set-up, reset          (2, 3)
+//!  worker               one thread per *active* device: wait, failure policy, hand-back
+//!  Device               console, ...: a state machine without a thread                     (5)
+//!  queue                ring layouts behind one concrete type                       (2.7, 2.8)
+//! ```
+//!
+//! While the driver sets a device up, its transport owns the [`Device`] and a
+//! [`queue::QueueConfig`] per queue. At `DRIVER_OK` both *move* into a [`worker`], and come
+//! back when it is stopped: reset, pause and shutdown are all made of that one mechanism.
+
+pub mod config;
+pub mod console;
+pub mod device;
+pub mod error;
+pub mod features;
+pub mod io;
+pub mod memory;
+pub mod queue;
+pub mod stream;
+pub mod testing;
+pub mod transport;
+pub mod worker;
+
+pub use config::ConfigSpace;
+pub use device::{Device, Event, Irq, Kind, Spec};
+pub use error::Error;
+pub use io::Io;
+pub use memory::GuestMemory;
+pub use queue::{Chain, Queue, Step, Token};
