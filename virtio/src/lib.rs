@@ -25,6 +25,7 @@ pub mod error;
 pub mod features;
 pub mod io;
 pub mod memory;
+mod poll;
 pub mod queue;
 pub mod stream;
 pub mod testing;

@@ -1,0 +1,15 @@
+//! The other side of everything here: a driver that plays the guest, for tests, fuzzers and
+//! benches. It knows the registers and the rings, and runs without a hypervisor.
+//!
+//! It panics where a test would, so nothing but tests may use it.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod irq;
+
+pub use irq::{Counts, Interrupts};

@@ -1,0 +1,381 @@
+//! One thread per *active* device: it waits, calls the device, decides what a failure costs,
+//! and hands everything back when it is stopped.
+//!
+//! ```text
+//!   Core                                     worker thread, named after the device
+//!    | -- start(Parts { device, io }) ---->   activate, then handle(Queue(i)) for each queue
+//!    |                                        loop: wait; handle(Queue | Fd | ConfigWritten)
+//!    | -- stop() ------------------------>    quiesce
+//!    | <------- Parts { device, io } -----    (joined: nothing touches guest memory any more)
+//! ```
+//!
+//! Reset, pause and shutdown are all made of [`Worker::stop`]. Nothing is shared but a [`Link`]:
+//! an event to wake the thread and the flag behind `DEVICE_NEEDS_RESET`. A device whose driver
+//! never says `DRIVER_OK` costs no thread and no epoll.
+//!
+//! An event costs one system call (see `poll.rs`); a queue with more chains than one turn takes
+//! is served again without sleeping, but other sources get their turn in between.
+//!
+//! # Failure
+//!
+//! [`Link::settle`] decides: an `Err` costs the device, which shows `DEVICE_NEEDS_RESET` until
+//! its driver resets it; the machine goes on. A panic is a bug of ours and costs the machine.
+//!
+//! It does not restart a device, does not limit its rate, and does not serve one device from
+//! several threads.
+
+use crate::poll::{Poll, Source};
+use crate::{Device, Error, Event, Io, Irq};
+use std::any::Any;
+use std::io;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// Told that the code of a device panicked: which device, and what it said. The machine has to
+/// end. Called on the thread that panicked; must not wait for it.
+pub type Failed = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+/// How many failures of one device are logged. A driver can bring about any number of them.
+const LOGGED_FAILURES: u32 = 10;
+
+/// What moves into a worker, and comes back.
+pub struct Parts {
+    /// The device.
+    pub device: Box<dyn Device>,
+    /// Its queues and watches.
+    pub io: Io,
+}
+
+/// What a transport and the worker of its device share for as long as the device exists.
+pub struct Link {
+    name: String,
+    irq: Arc<dyn Irq>,
+    failed: Failed,
+    doorbells: Vec<Arc<EventFd>>,
+    needs_reset: AtomicBool,
+    failures: AtomicU32,
+}
+
+impl Link {
+    /// The link of a device with this many queues.
+    pub fn new(name: &str, queues: usize, irq: Arc<dyn Irq>, failed: Failed) -> io::Result<Self> {
+        let doorbells = (0..queues)
+            .map(|_| event().map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        Ok(Link {
+            name: name.to_owned(),
+            irq,
+            failed,
+            doorbells,
+            needs_reset: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+        })
+    }
+
+    /// How messages call the device.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How the device interrupts its driver.
+    pub fn irq(&self) -> &Arc<dyn Irq> {
+        &self.irq
+    }
+
+    /// The doorbell of each queue.
+    pub fn doorbells(&self) -> &[Arc<EventFd>] {
+        &self.doorbells
+    }
+
+    /// Whether the device failed since its driver last reset it.
+    pub fn needs_reset(&self) -> bool {
+        self.needs_reset.load(Ordering::Acquire)
+    }
+
+    /// The driver has reset the device, and no worker has it.
+    pub fn clear_needs_reset(&self) {
+        self.needs_reset.store(false, Ordering::Release);
+    }
+
+    /// The device can't go on: `DEVICE_NEEDS_RESET` and a configuration interrupt (2.1.2). Only
+    /// for use after `DRIVER_OK`.
+    pub fn fail(&self, error: &Error) {
+        let before = self.failures.fetch_add(1, Ordering::Relaxed);
+        if before < LOGGED_FAILURES {
+            let cause = std::error::Error::source(error);
+            let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+            log::warn!(
+                "{}: stopped until its driver resets it: {error}{cause}",
+                self.name
+            );
+        }
+        self.needs_reset.store(true, Ordering::Release);
+        self.irq.config();
+    }
+
+    /// Runs code of the device and decides what its failure costs: an error the device, a panic
+    /// the machine. `None`: it panicked, and its state is not to be trusted.
+    pub fn settle(&self, code: impl FnOnce() -> Result<(), Error>) -> Option<()> {
+        match catch_unwind(AssertUnwindSafe(code)) {
+            Ok(Ok(())) => Some(()),
+            Ok(Err(error)) => {
+                self.fail(&error);
+                Some(())
+            }
+            Err(panic) => {
+                self.needs_reset.store(true, Ordering::Release);
+                (self.failed)(&self.name, message(&*panic));
+                None
+            }
+        }
+    }
+}
+
+/// A device at work. Dropping it stops it.
+pub struct Worker {
+    signal: Arc<Signal>,
+    run: Run,
+}
+
+enum Run {
+    Thread(thread::JoinHandle<Option<Parts>>),
+    Inline(Box<Session>),
+    Stopped,
+}
+
+/// Where a worker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// On a thread of its own.
+    Thread,
+    /// On the thread that calls [`Worker::turn`]. For tests that must repeat exactly.
+    Inline,
+}
+
+impl Worker {
+    /// Puts a device to work. If the host can't (descriptors, threads), the device comes back.
+    pub fn start(
+        parts: Parts,
+        link: &Arc<Link>,
+        mode: Mode,
+    ) -> Result<Worker, Box<(Parts, Error)>> {
+        let Parts { device, mut io } = parts;
+        let (signal, poll) = match prepare(link) {
+            Ok(prepared) => prepared,
+            Err(source) => {
+                let what = format!("preparing to wait for {} queues", link.doorbells.len());
+                return Err(Box::new((
+                    Parts { device, io },
+                    Error::Host { what, source },
+                )));
+            }
+        };
+        io.attach(poll);
+        let parts = Parts { device, io };
+        let session = Session {
+            parts,
+            link: Arc::clone(link),
+            signal: Arc::clone(&signal),
+            ready: Vec::new(),
+        };
+        let run = match mode {
+            Mode::Thread => spawn(session)?,
+            Mode::Inline => {
+                let mut session = Box::new(session);
+                match session.guard(Session::activate) {
+                    Some(()) => Run::Inline(session),
+                    None => Run::Stopped,
+                }
+            }
+        };
+        Ok(Worker { signal, run })
+    }
+
+    /// Stops the device and returns it with its queues, once it is idle: no host I/O touches
+    /// guest memory any more. `None` if it panicked.
+    pub fn stop(mut self) -> Option<Parts> {
+        self.halt()
+    }
+
+    /// The driver wrote to the configuration space.
+    pub fn config_written(&self) {
+        self.signal.send(CONFIG_WRITTEN);
+    }
+
+    /// One turn of an inline worker, without waiting. A thread takes its turns itself.
+    pub fn turn(&mut self) {
+        if let Run::Inline(session) = &mut self.run
+            && !session.link.needs_reset()
+            && session
+                .guard(|session| session.turn(false).map(|_| ()))
+                .is_none()
+        {
+            self.run = Run::Stopped;
+        }
+    }
+
+    fn halt(&mut self) -> Option<Parts> {
+        match std::mem::replace(&mut self.run, Run::Stopped) {
+            Run::Thread(thread) => {
+                self.signal.send(STOP);
+                // The thread catches its panics, so that joining it can't fail.
+                thread.join().ok().flatten()
+            }
+            Run::Inline(session) => session.end(),
+            Run::Stopped => None,
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+const STOP: u8 = 1;
+const CONFIG_WRITTEN: u8 = 2;
+
+/// How the transport reaches the thread: what it wants, and the event that wakes it.
+struct Signal {
+    event: EventFd,
+    wanted: AtomicU8,
+}
+
+impl Signal {
+    fn send(&self, what: u8) {
+        self.wanted.fetch_or(what, Ordering::Release);
+        ring(&self.event);
+    }
+}
+
+/// Rings a doorbell.
+pub(crate) fn ring(event: &EventFd) {
+    // It fails only when the counter is about to overflow, and then it is signalled already.
+    let _ = event.write(1);
+}
+
+fn event() -> io::Result<EventFd> {
+    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
+}
+
+fn prepare(link: &Link) -> io::Result<(Arc<Signal>, Poll)> {
+    let signal = Signal {
+        event: event()?,
+        wanted: AtomicU8::new(0),
+    };
+    let poll = Poll::new()?;
+    poll.add_event(Source::Wake, &signal.event)?;
+    for (queue, doorbell) in (0..).zip(&link.doorbells) {
+        poll.add_event(Source::Doorbell(queue), doorbell)?;
+    }
+    Ok((Arc::new(signal), poll))
+}
+
+fn spawn(session: Session) -> Result<Run, Box<(Parts, Error)>> {
+    // What a closure owns is lost when no thread can be had for it; what is in a slot is not.
+    let name = session.link.name.clone();
+    let slot = Arc::new(Mutex::new(Some(session)));
+    let take =
+        |slot: &Mutex<Option<Session>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let taken = Arc::clone(&slot);
+    let thread = thread::Builder::new()
+        .name(name)
+        .spawn(move || take(&taken)?.run());
+    match thread {
+        Ok(thread) => Ok(Run::Thread(thread)),
+        Err(source) => match take(&slot) {
+            Some(mut session) => {
+                session.parts.io.detach();
+                let what = "starting a thread".to_owned();
+                Err(Box::new((session.parts, Error::Host { what, source })))
+            }
+            None => Ok(Run::Stopped),
+        },
+    }
+}
+
+/// One period of activity of a device.
+struct Session {
+    parts: Parts,
+    link: Arc<Link>,
+    signal: Arc<Signal>,
+    ready: Vec<Source>,
+}
+
+impl Session {
+    fn run(mut self) -> Option<Parts> {
+        self.guard(|session| {
+            session.activate()?;
+            while session.turn(true)?.is_continue() {}
+            Ok(())
+        })?;
+        self.end()
+    }
+}
+
+impl Session {
+    fn activate(&mut self) -> Result<(), Error> {
+        self.parts.device.activate(&mut self.parts.io)
+    }
+
+    /// Waits, if nothing is to be done, and calls the device for what is.
+    fn turn(&mut self, block: bool) -> Result<ControlFlow<()>, Error> {
+        let Parts { device, io } = &mut self.parts;
+        self.ready.clear();
+        io.wait(block, &mut self.ready)
+            .map_err(|source| Error::Host {
+                what: "waiting for events".to_owned(),
+                source,
+            })?;
+        for source in &self.ready {
+            match *source {
+                Source::Doorbell(queue) => io.set_due(queue),
+                Source::Wake => {
+                    let wanted = self.signal.wanted.swap(0, Ordering::Acquire);
+                    if wanted & STOP != 0 {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    if wanted & CONFIG_WRITTEN != 0 {
+                        device.handle(Event::ConfigWritten, io)?;
+                    }
+                }
+                // What was handled before may have ended this watch.
+                Source::Host(token) if io.interest(token).is_some() => {
+                    device.handle(Event::Fd(token), io)?;
+                }
+                Source::Host(_) => {}
+            }
+        }
+        for queue in 0..io.queue_count() {
+            if io.take_due(queue) {
+                device.handle(Event::Queue(queue), io)?;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn end(mut self) -> Option<Parts> {
+        self.guard(|session| session.parts.device.quiesce(&mut session.parts.io))?;
+        self.parts.io.detach();
+        Some(self.parts)
+    }
+
+    fn guard(&mut self, code: impl FnOnce(&mut Self) -> Result<(), Error>) -> Option<()> {
+        let link = Arc::clone(&self.link);
+        link.settle(|| code(self))
+    }
+}
+
+/// What a panic said, if it said it in words.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(words), _) => words,
+        (_, Some(words)) => words,
+        _ => "panic without a message",
+    }
+}
