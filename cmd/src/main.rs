@@ -1,2 +1,70 @@
-//! The `hype` command.
-fn main() {}
+//! The `hype` command: flags become a [`vmm::Config`], the terminal becomes the guest's console,
+//! and the way the machine ends becomes an exit status.
+//!
+//! What it adds to the library is what a person needs: a terminal that works and is left clean,
+//! signals, words for what went wrong and what would mend it. It knows nothing of ioctls.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod check;
+mod control;
+mod fetch;
+mod keys;
+mod report;
+mod run;
+mod say;
+mod spec;
+mod streams;
+mod term;
+mod typed;
+
+use args::{Args, Command};
+use clap::CommandFactory;
+use report::Status;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    say::start_panic_hook();
+    say::start_log();
+    let mut arguments = std::env::args_os().peekable();
+    if arguments.len() < 2 {
+        say::line(Args::command().render_help());
+        return Status::Usage.into();
+    }
+    let args = match args::parse(&mut arguments) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are answers; all else is a mistake. Neither can be told where
+            // the standard streams are closed.
+            let _ = error.print();
+            return if error.use_stderr() { Status::Usage } else { Status::Success }.into();
+        }
+    };
+    match args.command {
+        None => run::run(args.machine),
+        Some(Command::Check { quiet }) => check::check(quiet),
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "hype", &mut script);
+            print(&script)
+        }
+        Some(Command::Man) => {
+            let mut page = Vec::new();
+            match clap_mangen::Man::new(Args::command()).render(&mut page) {
+                Ok(()) => print(&page),
+                Err(error) => report::failure(&error),
+            }
+        }
+    }
+    .into()
+}
+
+/// Writes what was asked for to standard output.
+fn print(bytes: &[u8]) -> Status {
+    match std::io::stdout().write_all(bytes) {
+        Ok(()) => Status::Success,
+        Err(error) => report::failure(&error),
+    }
+}

@@ -1,0 +1,181 @@
+//! Kernels and initrds by URL: fetched into memory, with progress on a terminal.
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Seek, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use vmm::loader::Source;
+
+/// No kernel or initrd is larger; a server that sends without end stops here.
+const LIMIT: u64 = 4 << 30;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+const BODY_TIMEOUT: Duration = Duration::from_secs(900);
+const REDIRECTS: u32 = 3;
+
+/// Why a URL could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("-{option} {url}: the scheme {scheme} is not known; known are http, https and file")]
+    Scheme { option: &'static str, url: String, scheme: String },
+    #[error("-{option} {url}")]
+    Http { option: &'static str, url: String, source: Box<ureq::Error> },
+    #[error("-{option} {url}")]
+    Body { option: &'static str, url: String, source: io::Error },
+    #[error("-{option} {url}: got {got} of {expected} bytes")]
+    Short { option: &'static str, url: String, got: u64, expected: u64 },
+    #[error("-{option} {url}: larger than {LIMIT} bytes")]
+    Large { option: &'static str, url: String },
+}
+
+/// What the value of `-option` names: a path as it is, or the contents of a URL.
+pub fn source(option: &'static str, value: &OsStr) -> Result<Source, Error> {
+    let Some((scheme, rest)) = value.to_str().and_then(split_scheme) else {
+        return Ok(Source::Path(PathBuf::from(value)));
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "file" => Ok(Source::Path(PathBuf::from(rest))),
+        "http" | "https" => download(option, &value.to_string_lossy()).map(Source::from),
+        _ => Err(Error::Scheme { option, url: value.to_string_lossy().into(), scheme: scheme.into() }),
+    }
+}
+
+/// Splits `scheme://rest`. A path may hold a colon, but hardly a scheme and two slashes.
+fn split_scheme(value: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = value.split_once("://")?;
+    let is_scheme = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_scheme.then_some((scheme, rest))
+}
+
+fn download(option: &'static str, url: &str) -> Result<File, Error> {
+    let agent = ureq::Agent::new_with_config(
+        ureq::Agent::config_builder()
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(RESPONSE_TIMEOUT))
+            .timeout_recv_body(Some(BODY_TIMEOUT))
+            .max_redirects(REDIRECTS)
+            .user_agent(concat!("hype/", env!("CARGO_PKG_VERSION")))
+            .build(),
+    );
+    let http = |source| Error::Http { option, url: url.into(), source: Box::new(source) };
+    let body = |source| Error::Body { option, url: url.into(), source };
+    let mut response = agent.get(url).call().map_err(http)?;
+    let expected = response.body().content_length();
+    let mut progress = Progress::new(option, expected);
+    let mut reader = response.body_mut().as_reader();
+    let mut file = File::from(memfd_create(option, MemfdFlags::CLOEXEC).map_err(|error| body(error.into()))?);
+    let mut buffer = vec![0; 64 << 10];
+    let mut got: u64 = 0;
+    loop {
+        let count = reader.read(&mut buffer).map_err(body)?;
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
+            break;
+        };
+        file.write_all(bytes).map_err(body)?;
+        got = got.saturating_add(bytes.len() as u64);
+        if got > LIMIT {
+            return Err(Error::Large { option, url: url.into() });
+        }
+        progress.show(got);
+    }
+    if let Some(expected) = expected.filter(|expected| *expected != got) {
+        return Err(Error::Short { option, url: url.into(), got, expected });
+    }
+    file.rewind().map_err(body)?;
+    Ok(file)
+}
+
+/// A line on the terminal that tells how far a download is, and is gone afterwards.
+struct Progress {
+    option: &'static str,
+    expected: Option<u64>,
+    shown: Option<Instant>,
+    terminal: bool,
+}
+
+impl Progress {
+    const INTERVAL: Duration = Duration::from_millis(100);
+
+    fn new(option: &'static str, expected: Option<u64>) -> Self {
+        Progress { option, expected, shown: None, terminal: io::stderr().is_terminal() }
+    }
+
+    fn show(&mut self, got: u64) {
+        if !self.terminal || self.shown.is_some_and(|shown| shown.elapsed() < Self::INTERVAL) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let of = self.expected.map(|bytes| format!(" of {} MiB", bytes >> 20)).unwrap_or_default();
+        let _ = write!(io::stderr(), "\r\x1b[K{}: {} MiB{of}", self.option, got >> 20);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown.is_some() {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// A server that answers one connection with `answer`, whatever it is asked.
+    fn serve(answer: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/bzImage", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(answer);
+        });
+        url
+    }
+
+    #[test]
+    fn a_body_arrives_whole() {
+        let url = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
+        let mut text = String::new();
+        download("kernel", &url).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn a_short_body_is_an_error() {
+        let url = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nhello");
+        assert!(download("kernel", &url).is_err());
+    }
+
+    #[test]
+    fn an_error_status_is_an_error() {
+        let url = serve(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let error = download("kernel", &url).unwrap_err();
+        assert!(crate::say::chain(&error).contains("404"), "{error:?}");
+    }
+
+    #[test]
+    fn a_refused_connection_is_an_error() {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(matches!(download("kernel", &format!("http://{address}/x")), Err(Error::Http { .. })));
+    }
+
+    #[test]
+    fn what_is_no_url_is_a_path() {
+        for path in ["bzImage", "/a:b", "a/b", "file:///boot/vmlinuz"] {
+            assert!(matches!(source("kernel", OsStr::new(path)), Ok(Source::Path(_))), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_named() {
+        let error = source("kernel", OsStr::new("ftp://host/x")).unwrap_err();
+        assert!(error.to_string().contains("ftp"));
+    }
+}

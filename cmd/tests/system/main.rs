@@ -1,0 +1,157 @@
+//! The real command, a real Alpine, driven through a terminal as a person would.
+//!
+//! These need a host whose KVM runs unmodified Linux, and a guest to run: `HYPE_GUEST_KERNEL`
+//! and `HYPE_GUEST_INITRD` name them (`make test` sets both, and finds such a host). Without
+//! them each test says that it was skipped; with `HYPE_REQUIRE_KVM=1` it fails instead.
+
+mod terminal;
+
+use std::path::PathBuf;
+use std::time::Duration;
+use terminal::Terminal;
+
+/// A kernel and an initrd to boot.
+struct Guest {
+    kernel: PathBuf,
+    initrd: PathBuf,
+}
+
+/// The guest to boot, or None, said loudly, where the test has to be skipped.
+fn guest(test: &str) -> Option<Guest> {
+    let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let guest = path("HYPE_GUEST_KERNEL").zip(path("HYPE_GUEST_INITRD"));
+    let Some((kernel, initrd)) = guest else {
+        assert!(
+            std::env::var_os("HYPE_REQUIRE_KVM").is_none(),
+            "{test}: HYPE_GUEST_KERNEL and HYPE_GUEST_INITRD are not set"
+        );
+        eprintln!("skipped: {test}: HYPE_GUEST_KERNEL and HYPE_GUEST_INITRD are not set");
+        return None;
+    };
+    Some(Guest { kernel, initrd })
+}
+
+impl Guest {
+    /// `hype` with this guest, on a new terminal.
+    fn start(&self, options: &[&str]) -> Terminal {
+        let kernel = self.kernel.to_str().unwrap();
+        let initrd = self.initrd.to_str().unwrap();
+        let mut args = vec!["-kernel", kernel, "-initrd", initrd];
+        args.extend(options);
+        Terminal::spawn(env!("CARGO_BIN_EXE_hype"), &args)
+    }
+
+    /// The same, once its shell's prompt is there.
+    fn boot(&self, options: &[&str]) -> Terminal {
+        let mut terminal = self.start(options);
+        terminal.expect("# ");
+        terminal
+    }
+}
+
+/// The exit statuses that the manual promises.
+const POWER_OFF: u32 = 0;
+const REBOOT: u32 = 2;
+const PANICKED: u32 = 34;
+
+const QUIET: &str = "console=hvc0 reboot=t quiet";
+
+#[test]
+fn alpine_on_the_virtio_console_follows_the_window_and_powers_off() {
+    let Some(guest) = guest("alpine_on_the_virtio_console") else { return };
+
+    let mut terminal = guest.boot(&["-cmdline", QUIET, "-cpus", "4"]);
+    terminal.type_line("cat /etc/os-release");
+    terminal.expect("NAME=\"Alpine Linux\"");
+    terminal.type_line("echo cpus=$(nproc)");
+    terminal.expect("cpus=4");
+    terminal.type_line("stty size | tr ' ' x");
+    terminal.expect("24x80");
+    terminal.resize(50, 132);
+    terminal.type_line("sleep 1; stty size | tr ' ' x");
+    terminal.expect("50x132");
+    terminal.type_line("poweroff");
+
+    assert_eq!(terminal.wait(), POWER_OFF, "{}", terminal.text());
+    assert!(terminal.is_as_it_was(), "the terminal is not restored");
+}
+
+#[test]
+fn alpine_on_the_serial_port_reboots() {
+    let Some(guest) = guest("alpine_on_the_serial_port") else { return };
+
+    let mut terminal = guest.boot(&["-serial", "stdio", "-cmdline", "console=ttyS0 reboot=t quiet"]);
+    terminal.type_line("echo a$((6*7))z");
+    terminal.expect("a42z");
+    terminal.type_line("reboot");
+
+    assert_eq!(terminal.wait(), REBOOT, "{}", terminal.text());
+    assert!(terminal.is_as_it_was(), "the terminal is not restored");
+}
+
+#[test]
+fn a_guest_panic_is_told() {
+    let Some(guest) = guest("a_guest_panic_is_told") else { return };
+
+    let mut terminal = guest.boot(&["-cmdline", QUIET]);
+    terminal.type_line("echo c > /proc/sysrq-trigger");
+
+    assert_eq!(terminal.wait(), PANICKED, "{}", terminal.text());
+    assert!(terminal.text().contains("panic"), "{}", terminal.text());
+    assert!(terminal.is_as_it_was(), "the terminal is not restored");
+}
+
+#[test]
+fn control_a_x_quits_and_control_a_h_helps() {
+    let Some(guest) = guest("control_a_x_quits") else { return };
+
+    let mut terminal = guest.boot(&["-cmdline", QUIET]);
+    terminal.type_bytes(b"\x01h");
+    terminal.expect("Ctrl-A x");
+    terminal.type_bytes(b"\x01x");
+
+    assert_eq!(terminal.wait(), POWER_OFF, "{}", terminal.text());
+    assert!(terminal.is_as_it_was(), "the terminal is not restored");
+}
+
+#[test]
+fn sigterm_presses_the_power_button() {
+    let Some(guest) = guest("sigterm_presses_the_power_button") else { return };
+
+    let mut terminal = guest.boot(&["-cmdline", QUIET]);
+    terminal.signal("TERM");
+
+    assert_eq!(terminal.wait(), POWER_OFF, "{}", terminal.text());
+    assert!(terminal.is_as_it_was(), "the terminal is not restored");
+}
+
+#[test]
+fn a_guest_without_init_is_stopped_by_sigterm_soon() {
+    let Some(guest) = guest("a_guest_without_init_is_stopped") else { return };
+
+    let mut terminal = guest.start(&["-cmdline", "console=hvc0 rdinit=/bin/sleep -- 1000"]);
+    terminal.expect("Run /bin/sleep as init");
+    terminal.signal("TERM");
+
+    let status = terminal.wait_for(Duration::from_secs(20));
+    assert!(status.is_some(), "still running: {}", terminal.text());
+    assert!(terminal.is_as_it_was(), "the terminal is not restored");
+}
+
+#[test]
+fn a_distribution_kernel_boots_to_its_init_on_the_serial_port() {
+    let name = "a_distribution_kernel_boots";
+    let Some(guest) = guest(name) else { return };
+    let Some(kernel) = std::env::var_os("HYPE_DISTRO_KERNEL") else {
+        eprintln!("skipped: {name}: HYPE_DISTRO_KERNEL is not set");
+        return;
+    };
+    let guest = Guest { kernel: kernel.into(), ..guest };
+
+    let mut terminal = guest.boot(&["-serial", "stdio", "-cmdline", "console=ttyS0 reboot=t quiet"]);
+    terminal.type_line("uname -r");
+    terminal.expect("cloud-amd64");
+    terminal.type_line("poweroff");
+
+    assert_eq!(terminal.wait(), POWER_OFF, "{}", terminal.text());
+}

@@ -1,0 +1,90 @@
+//! What the guest finds: processors, memory, devices with and without ACPI; and how quietly.
+
+use super::*;
+use crate::support::{Port, read_to_string};
+use std::thread;
+
+guest_test! {
+    four_cpus_are_brought_up_and_kept_busy,
+    config: |plan| plan.config.cpus = 4,
+    guest: || {
+        assert_eq!(thread::available_parallelism().unwrap().get(), 4);
+        assert_eq!(read_to_string("/sys/devices/system/cpu/online").trim(), "0-3");
+        let packages = read_to_string("/sys/devices/system/cpu/cpu3/topology/package_cpus_list");
+        assert_eq!(packages.trim(), "0-3", "the four are one package");
+        let siblings = read_to_string("/sys/devices/system/cpu/cpu3/topology/thread_siblings_list");
+        assert_eq!(siblings.trim(), "3", "each is a core of its own");
+        let workers: Vec<_> = (0..4).map(|_| thread::spawn(|| (0..2_000_000u64).fold(0, |sum, n| sum ^ n))).collect();
+        workers.into_iter().for_each(|worker| drop(worker.join().unwrap()));
+        let busy = read_to_string("/proc/stat").lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count();
+        assert_eq!(busy, 4);
+    },
+    host: |_| {},
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    memory_across_the_hole_is_all_there,
+    config: |plan| plan.config.memory = 5 << 30,
+    guest: || {
+        let total: u64 = read_to_string("/proc/iomem")
+            .lines()
+            .filter(|line| !line.starts_with(' ') && line.ends_with("System RAM"))
+            .map(|line| {
+                let (range, _) = line.split_once(" : ").unwrap();
+                let (start, end) = range.split_once('-').unwrap();
+                u64::from_str_radix(end, 16).unwrap() - u64::from_str_radix(start, 16).unwrap() + 1
+            })
+            .sum();
+        let missing = (5u64 << 30) - total;
+        assert!(missing < 2 << 20, "{missing} bytes of the memory are not RAM");
+    },
+    host: |_| {},
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    without_acpi_devices_are_found_by_the_command_line,
+    config: |plan| {
+        plan.config.acpi = false;
+    },
+    // No ACPI, no power-off: the end is a reset.
+    guest: || {
+        assert!(!std::path::Path::new("/sys/firmware/acpi/tables").exists());
+        init::end(rustix::system::RebootCommand::Restart)
+    },
+    host: |_| {},
+    ends: Outcome::Reboot,
+}
+
+guest_test! {
+    the_clock_is_the_hosts,
+    config: |_| {},
+    guest: || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        println!("clock {}", now.as_secs());
+    },
+    host: |host| host.expect("clock "),
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    the_serial_port_is_found_with_acpi,
+    config: |plan| plan.port = Port::TtyS0,
+    guest: || assert!(std::path::Path::new("/sys/bus/acpi/devices/PNP0501:00").exists()),
+    host: |_| {},
+    ends: Outcome::Shutdown,
+}
+
+#[test]
+fn a_quiet_boot_makes_few_user_exits_and_none_for_a_notify() {
+    if init::is_guest() {
+        init::run(|| println!("here"));
+    }
+    let test = concat!(module_path!(), "::a_quiet_boot_makes_few_user_exits_and_none_for_a_notify");
+    let ended: Option<Ended> = crate::support::run(test, |_| {}, |_| {});
+    let Some(ended) = ended else { return };
+    let exits = ended.report.total_exits();
+    eprintln!("{exits}");
+    assert!(exits.guest() <= 400, "{exits}");
+}

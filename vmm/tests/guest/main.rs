@@ -1,0 +1,48 @@
+//! Tests with Linux in the machine: the test binary is also the guest's `/init`, and the two
+//! halves of a test stand side by side.
+//!
+//! The host half builds an initrd that holds nothing but this very binary, boots
+//! `HYPE_GUEST_KERNEL` with it and watches. In the guest the same test is started by name and
+//! runs its other half. The binary has to be static (`make test` builds it for musl), and the
+//! host's KVM has to run unmodified Linux. What is missing is said loudly; with
+//! `HYPE_REQUIRE_KVM=1` it is a failure.
+
+mod console;
+mod lifecycle;
+mod machine;
+mod support;
+
+use support::{Ended, Host, init};
+use vmm::{Config, Outcome};
+
+/// A test with a half in the guest and a half on the host.
+///
+/// ```ignore
+/// guest_test! {
+///     name,
+///     config: |config, cmdline| config.cpus = 2,   // may add to the command line
+///     guest: || println!("ready"),                 // then the guest powers off
+///     host: |host| host.expect("ready"),
+///     ends: Outcome::Shutdown,                     // how the machine ends
+/// }
+/// ```
+macro_rules! guest_test {
+    ($name:ident, config: $config:expr, guest: $guest:expr, host: $host:expr, ends: $ends:pat $(,)?) => {
+        #[test]
+        fn $name() {
+            if $crate::support::init::is_guest() {
+                $crate::support::init::run($guest);
+            }
+            let test = concat!(module_path!(), "::", stringify!($name));
+            let Some(ended) = $crate::support::run(test, $config, $host) else { return };
+            assert!(
+                matches!(ended.outcome, $ends),
+                "ended with {:?} instead of {}; the guest printed:\n{}",
+                ended.outcome,
+                stringify!($ends),
+                ended.text
+            );
+        }
+    };
+}
+use guest_test;

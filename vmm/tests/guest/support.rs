@@ -1,0 +1,217 @@
+//! The host half's tools: a machine with the test binary as its init, and what it prints.
+
+pub mod init;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+use vmm::loader::Payload;
+use vmm::virtio::console::{Console, Resizer};
+use vmm::virtio::stream::{Input, Output};
+use vmm::{Config, Handle, Outcome, Report, SerialPort, Vm};
+
+/// A guest that has not ended by then is stopped, and its test fails. Emulated hosts are slow.
+const DEADLINE: Duration = Duration::from_secs(100);
+
+/// How a machine ended, and what its guest had printed.
+pub struct Ended {
+    pub outcome: Outcome,
+    pub text: String,
+    pub report: Report,
+}
+
+/// Where the guest's kernel and init print.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    Hvc0,
+    TtyS0,
+}
+
+/// What a test may change about its machine before it boots.
+pub struct Plan {
+    pub config: Config,
+    pub cmdline: String,
+    pub port: Port,
+}
+
+/// The host's view of the running machine.
+pub struct Host {
+    pub handle: Handle,
+    pub resizer: Option<Resizer>,
+    keyboard: File,
+    screen: Arc<Screen>,
+    seen: usize,
+}
+
+/// Boots the machine, runs the host half beside it and waits for its end. None if that had to be
+/// skipped.
+pub fn run(test: &str, plan: impl FnOnce(&mut Plan), host: impl FnOnce(&mut Host)) -> Option<Ended> {
+    let kernel = kernel(test)?;
+    let (_, name) = test.split_once("::").expect("a test lives in a crate");
+    let mut plan_to_be = Plan { config: Config::default(), cmdline: "reboot=t quiet panic=-1".into(), port: Port::Hvc0 };
+    plan_to_be.config.memory = 256 << 20;
+    plan(&mut plan_to_be);
+    let Plan { mut config, cmdline, port } = plan_to_be;
+
+    let console = match port {
+        Port::Hvc0 => "hvc0",
+        Port::TtyS0 => "ttyS0",
+    };
+    let init = format!("HYPE_GUEST=1 RUST_BACKTRACE=1 -- --exact {name} --nocapture --test-threads=1");
+    let cmdline = format!("console={console} {cmdline} {init}");
+    config.payload = Some(Payload::linux(kernel).initrd(initrd()).cmdline(cmdline));
+
+    let screen = Arc::new(Screen::default());
+    let (keys, keyboard) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    let input = Some(Input::fd(keys).unwrap());
+    let output = Some(Output::writer(Writer(Arc::clone(&screen))).unwrap());
+    let mut resizer = None;
+    match port {
+        Port::Hvc0 => {
+            let console = Console::new(input, output);
+            resizer = Some(console.resizer());
+            config.devices.push(console.into());
+        }
+        Port::TtyS0 => config.serial = Some(SerialPort { input, output }),
+    }
+    let vm = Vm::new(config).unwrap();
+    let handle = vm.handle();
+    let mut view = Host { handle: handle.clone(), resizer, keyboard: keyboard.into(), screen: Arc::clone(&screen), seen: 0 };
+    let watchdog = Watchdog::start(handle.clone());
+    let machine = thread::spawn(move || vm.run());
+    host(&mut view);
+    let outcome = machine.join().unwrap();
+    drop(watchdog);
+    let text = screen.text();
+    let outcome = outcome.unwrap_or_else(|error| panic!("{error:?}; the guest printed:\n{text}"));
+    Some(Ended { outcome, text, report: handle.report() })
+}
+
+/// The kernel to boot, or None, said loudly, where guests can't run.
+fn kernel(test: &str) -> Option<PathBuf> {
+    let missing = match std::env::var_os("HYPE_GUEST_KERNEL") {
+        Some(kernel) if is_static() => return Some(kernel.into()),
+        Some(_) => "this test binary is not static, so it can't be a guest's init",
+        None => "HYPE_GUEST_KERNEL is not set",
+    };
+    assert!(std::env::var_os("HYPE_REQUIRE_KVM").is_none(), "{test}: {missing}");
+    eprintln!("skipped: {test}: {missing}");
+    None
+}
+
+fn is_static() -> bool {
+    cfg!(target_feature = "crt-static")
+}
+
+/// An initrd that holds this test binary as `/init`, and the console that init is started on.
+fn initrd() -> File {
+    let entries: [(&str, u32, Vec<u8>); 5] = [
+        ("dev", 0o040_755, Vec::new()),
+        ("proc", 0o040_755, Vec::new()),
+        ("sys", 0o040_755, Vec::new()),
+        ("dev/console", 0o020_600, Vec::new()),
+        ("init", 0o100_755, std::fs::read(std::env::current_exe().unwrap()).unwrap()),
+    ];
+    let mut archive = tempfile::tempfile().unwrap();
+    for (index, (name, mode, contents)) in entries.into_iter().enumerate() {
+        let entry = cpio::NewcBuilder::new(name).ino(index as u32 + 1).nlink(1).mode(mode).rdev_major(5).rdev_minor(1);
+        let mut writer = entry.write(&mut archive, contents.len() as u32);
+        writer.write_all(&contents).unwrap();
+        writer.finish().unwrap();
+    }
+    cpio::newc::trailer(&mut archive).unwrap();
+    io::Seek::rewind(&mut archive).unwrap();
+    archive
+}
+
+/// Stops a machine at its deadline.
+struct Watchdog(Arc<(Mutex<bool>, Condvar)>);
+
+impl Watchdog {
+    fn start(handle: Handle) -> Self {
+        let over = Arc::new((Mutex::new(false), Condvar::new()));
+        let watched = Arc::clone(&over);
+        thread::spawn(move || {
+            let (over, changed) = &*watched;
+            let wait = changed.wait_timeout_while(over.lock().unwrap(), DEADLINE, |over| !*over);
+            if wait.unwrap().1.timed_out() {
+                handle.stop();
+            }
+        });
+        Watchdog(over)
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+}
+
+/// Everything that the guest has printed.
+#[derive(Default)]
+struct Screen {
+    bytes: Mutex<Vec<u8>>,
+    changed: Condvar,
+}
+
+impl Screen {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    }
+}
+
+struct Writer(Arc<Screen>);
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.bytes.lock().unwrap().extend_from_slice(bytes);
+        self.0.changed.notify_all();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Host {
+    /// Waits until the guest prints `text` behind what was expected before.
+    pub fn expect(&mut self, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        let mut shown = self.screen.bytes.lock().unwrap();
+        loop {
+            let found = shown[self.seen..].windows(text.len()).position(|window| window == text.as_bytes());
+            if let Some(at) = found {
+                self.seen += at + text.len();
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let over = left.is_zero() || self.handle.state() == vmm::State::Stopped;
+            assert!(!over, "no {text:?} in:\n{}", String::from_utf8_lossy(&shown));
+            let poll = left.min(Duration::from_millis(200));
+            shown = self.screen.changed.wait_timeout(shown, poll).unwrap().0;
+        }
+    }
+
+    /// Types on the guest's console.
+    pub fn type_bytes(&mut self, bytes: &[u8]) {
+        self.keyboard.write_all(bytes).unwrap();
+    }
+}
+
+/// Reads what `source` gives to its end, for guests.
+pub fn read_to_string(path: &str) -> String {
+    let mut text = String::new();
+    File::open(path).and_then(|mut file| file.read_to_string(&mut text)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    text
+}
+
+/// Something that owns a descriptor, in either half.
+pub type Fd = OwnedFd;
