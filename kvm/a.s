@@ -1,0 +1,3 @@
+invlpg (%rdi)
+mov $0x2a,%al
+out %al,$0xf4
