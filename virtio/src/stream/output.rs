@@ -147,8 +147,8 @@ impl Output {
     }
 
     /// Writes out what is buffered and ends the output: later bytes are dropped. Waits up to
-    /// `limit` for the host and tells whether everything was handed over by then; what was not is
-    /// dropped, and counted.
+    /// `limit` for the host, and tells whether it took all that was still buffered; what it did
+    /// not is dropped, and counted.
     ///
     /// Afterwards the thread is gone and the descriptor closed; but for a thread that is inside a
     /// call that can't be interrupted (see [the module](super)), which ends when that returns.
