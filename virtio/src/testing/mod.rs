@@ -10,6 +10,12 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod driver;
+pub mod echo;
 mod irq;
+pub mod ring;
 
+pub use driver::{DEADLINE, Driver, Kick, Machine, Registers, Transport};
+pub use echo::Echo;
 pub use irq::{Counts, Interrupts};
+pub use ring::Ring;

@@ -74,6 +74,9 @@ pub mod register {
 }
 use register::*;
 
+#[cfg(test)]
+mod tests;
+
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VENDOR: u32 = u32::from_le_bytes(*b"hype");
 

@@ -27,6 +27,8 @@
 pub mod mmio;
 mod negotiation;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use crate::device::{Kind, Spec};
 use crate::queue::QueueConfig;

@@ -65,3 +65,52 @@ pub(crate) fn acceptable(kind: Kind, offered: u64, taken: u64) -> bool {
             .iter()
             .all(|rule| !has(&rule.feature) || rule.needs_one_of.iter().any(has))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bits that a bit needs, and those that they need.
+    fn with_needs(rules: &[Dependency], bit: u8) -> u64 {
+        let needed = rules.iter().find(|rule| rule.feature == bit);
+        let needed = needed.map_or(0, |rule| with_needs(rules, rule.needs_one_of[0]));
+        1 << bit | needed
+    }
+
+    #[test]
+    fn a_feature_without_what_it_needs_is_refused() {
+        for rule in dependencies(Kind::Net) {
+            let all = with_needs(NET, rule.feature) | VERSION_1;
+            let alone = 1 << rule.feature | VERSION_1;
+            assert!(
+                acceptable(Kind::Net, u64::MAX, all),
+                "{} with all",
+                rule.feature
+            );
+            assert!(
+                !acceptable(Kind::Net, u64::MAX, alone),
+                "{} alone",
+                rule.feature
+            );
+            assert!(
+                acceptable(Kind::Rng, u64::MAX, alone),
+                "{} elsewhere",
+                rule.feature
+            );
+        }
+    }
+
+    #[test]
+    fn any_one_of_several_needs_is_enough() {
+        for tso in [7, 8] {
+            let taken = 1 << 9 | 1 << tso | 1 << 1 | VERSION_1;
+            assert!(acceptable(Kind::Net, u64::MAX, taken));
+        }
+    }
+
+    #[test]
+    fn a_device_cannot_offer_bits_of_the_transport() {
+        assert_eq!(offered(u64::MAX) & TRANSPORT_MASK, COMMON);
+        assert_eq!(offered(0), COMMON);
+    }
+}
