@@ -28,8 +28,9 @@
 //! # What it does not do
 //!
 //! `VIRTIO_CONSOLE_F_MULTIPORT`. And nothing about terminals: modes, signals and the window's
-//! size are the embedder's. A driver's emergency write is forwarded while the device is active;
-//! of those before only the last one is, when it becomes active.
+//! size are the embedder's. Emergency writes are taken from the configuration space by the
+//! device's thread: of those that come faster than it looks, or before the device is active, the
+//! last one is printed.
 
 #[cfg(test)]
 mod tests;
@@ -189,14 +190,22 @@ impl Console {
 
     /// Forwards the character that the driver wrote to `emerg_wr`, if it did.
     fn emergency_write(&mut self, io: &Io) {
-        let mut character = [0; CONFIG_SIZE - EMERG_WR];
-        io.config().read(EMERG_WR as u64, &mut character);
-        // Its lower byte (5.3.4). All of it goes back to 0, to tell the next one.
-        if let (Some(output), [low @ 1..=u8::MAX, _, _, _]) = (&self.output, character) {
-            output.push(&[low]);
+        let mut word = [0; CONFIG_SIZE - EMERG_WR];
+        io.config().read(EMERG_WR as u64, &mut word);
+        if word == [0; CONFIG_SIZE - EMERG_WR] {
+            return;
         }
-        io.config()
-            .write(EMERG_WR as u64, &[0; CONFIG_SIZE - EMERG_WR]);
+        // Taken, so that the next one can be told from it.
+        io.config().update(|bytes| {
+            if let Some(bytes) = bytes.get_mut(EMERG_WR..CONFIG_SIZE) {
+                word.copy_from_slice(bytes);
+                bytes.fill(0);
+            }
+        });
+        // Only the lower byte counts (5.3.4).
+        if let (Some(output), [character, ..]) = (&self.output, word) {
+            output.push(&[character]);
+        }
     }
 }
 

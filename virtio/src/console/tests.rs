@@ -1,6 +1,8 @@
 //! The console driven by the fake driver, without a worker: an event, then a look at rings and
 //! streams.
 
+mod threaded;
+
 use super::*;
 use crate::Queue;
 use crate::testing::Interrupts;
