@@ -1,0 +1,7 @@
+//! The PC: a processor with a local APIC each, one I/O APIC, port I/O.
+
+pub mod boot;
+pub mod cpuid;
+pub mod lapic;
+pub mod layout;
+pub mod msr;
