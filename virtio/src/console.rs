@@ -12,7 +12,7 @@
 //! * Transmitted bytes go into an [`Output`], which is bounded and written out by a thread of
 //!   its own. When it is congested, chains are left in the ring until it has room, but no longer
 //!   than 100 ms: from then on bytes are dropped and counted, until the host has caught up.
-//! * A chain may claim up to 4 GiB. Of one chain [`TRANSMIT_LIMIT`] bytes are copied; the rest
+//! * A chain may claim up to 4 GiB. Of one chain 256 KiB are copied; the rest
 //!   is dropped and counted. A slow host would lose it anyway; the limit makes
 //!   sure that the device's thread is soon back to see whether it should stop. No driver is near
 //!   it: Linux sends at most 32 KiB at a time.

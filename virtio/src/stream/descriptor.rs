@@ -66,12 +66,12 @@ impl Descriptor {
             FileType::Socket => (fd, Manner::Socket),
             FileType::RegularFile | FileType::BlockDevice => (fd, Manner::Immediate),
             _ if flags.contains(OFlags::NONBLOCK) => (fd, Manner::Nonblocking),
-            FileType::Fifo => own_description(fd, access, PIPE_BUF),
+            FileType::Fifo => own_description(fd, flags, PIPE_BUF),
             FileType::CharacterDevice if rustix::termios::isatty(&fd) => {
                 if rustix::fs::major(stat.st_rdev) == TTYAUX_MAJOR {
                     (fd, Manner::Polled(TERMINAL_STEP))
                 } else {
-                    own_description(fd, access, TERMINAL_STEP)
+                    own_description(fd, flags, TERMINAL_STEP)
                 }
             }
             _ => (fd, Manner::Polled(PIPE_BUF)),
@@ -146,7 +146,8 @@ impl Descriptor {
         Ok(cancel.revents().is_empty())
     }
 
-    fn is_ready(&self) -> io::Result<bool> {
+    /// Whether there is something to read, an end of it, or room to write.
+    pub(super) fn is_ready(&self) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.fd, self.interest())];
         Ok(poll(
             &mut fds,
@@ -174,12 +175,10 @@ impl AsFd for Descriptor {
 /// Opens the pipe or terminal behind `fd` once more, for a file description whose `O_NONBLOCK`
 /// is seen by nobody else. Where that can't be had (no /proc, a file of another user's, a pipe
 /// whose other end is gone) the old one is used with care.
-fn own_description(fd: OwnedFd, access: Access, step: usize) -> (OwnedFd, Manner) {
-    let mode = match access {
-        Access::Read => OFlags::RDONLY,
-        Access::Write => OFlags::WRONLY,
-    };
-    let flags = mode | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+fn own_description(fd: OwnedFd, theirs: OFlags, step: usize) -> (OwnedFd, Manner) {
+    // The same access: a FIFO that is open for both has no end, and should not get one.
+    let access = theirs & OFlags::RWMODE;
+    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     match rustix::fs::open(
         format!("/proc/self/fd/{}", fd.as_raw_fd()),
         flags,

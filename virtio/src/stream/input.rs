@@ -73,6 +73,9 @@ impl Input {
             match self.descriptor.read(data) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_hangup(&error) => return Ok(0),
+                // A FIFO that no writer has opened yet, or Ctrl-D in a terminal's line mode:
+                // more may come.
+                Ok(0) if !self.descriptor.is_ready()? => return Err(Errno::WOULDBLOCK.into()),
                 result => return result,
             }
         }

@@ -16,8 +16,10 @@
 //!   counted. The writer gathers bytes and writes once per line or pause.
 //! * [`Input`] is a descriptor to poll and to read from. It has neither buffer nor thread, so
 //!   that what the guest does not take stays with the host.
-//! * Both work on a descriptor in a [manner](descriptor::Manner) that cannot get stuck, and
-//!   that leaves the flags of a shared file description alone.
+//! * Both work on a descriptor in a manner that cannot get stuck, and that leaves the
+//!   flags of a shared file description alone: pipes and terminals are opened once more through
+//!   `/proc/self/fd`, which gives a description of our own; sockets are told with each call;
+//!   what is left is polled first, and then given only as much as it surely takes.
 //! * An embedder's `Write` is called by the writer thread. An embedder's `Read` is read by a
 //!   thread that feeds a pipe, because only descriptors can be polled.
 //!
@@ -25,13 +27,11 @@
 //!
 //! A thread inside an embedder's `read` or `write` cannot be interrupted: it ends when that call
 //! returns, and nobody waits for it. The same holds for a write to a file on a dead network
-//! mount, and for the rare descriptor that can't be had without blocking ([`Manner::Polled`]) if
-//! another process fills the pipe between the poll and the write.
+//! mount, and for a pipe that can't be opened once more, if another process fills it between
+//! the poll and the write.
 //!
 //! `SIGPIPE` is blocked in these threads alone, so a reader that went away is an error here even
 //! in a process that leaves the signal at its default. No handler is installed.
-//!
-//! [`Manner::Polled`]: descriptor::Manner::Polled
 
 mod descriptor;
 mod input;

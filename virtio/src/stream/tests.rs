@@ -310,6 +310,25 @@ fn an_empty_input_says_would_block_and_its_end_is_an_end() {
 }
 
 #[test]
+fn a_fifo_without_a_writer_is_not_at_its_end_and_is_after_its_last_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fifo");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let fd = rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).unwrap();
+    let input = Input::fd(fd).unwrap();
+    let mut data = [0; 8];
+    assert_eq!(
+        input.read(&mut data).unwrap_err().kind(),
+        io::ErrorKind::WouldBlock
+    );
+    std::fs::write(&path, b"hi").unwrap();
+    assert_eq!(input.read(&mut data).unwrap(), 2);
+    assert_eq!(input.read(&mut data).unwrap(), 0);
+}
+
+#[test]
 fn a_socket_input_says_would_block() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let input = Input::fd(ours.into()).unwrap();
