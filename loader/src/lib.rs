@@ -22,6 +22,8 @@
 //! writes them, and says so in [`Platform`]), unpacking, kernels for other processors.
 
 #![forbid(unsafe_code)]
+// Tests give memory as a list of ranges, which is sometimes a list of one.
+#![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
 
 mod bzimage;
 mod cmdline;
@@ -35,6 +37,8 @@ mod layout;
 mod memory_map;
 mod pvh;
 mod registers;
+#[cfg(test)]
+mod testing;
 mod zero_page;
 
 use std::fs::File;
@@ -217,18 +221,8 @@ pub fn load<M: GuestMemoryBackend>(
         let read = file.read_into(0, file.len, memory, range.start);
         read.map_err(|error| file.error(error))?;
     }
-    guest::write(
-        memory,
-        "the command line",
-        COMMAND_LINE.start,
-        cmdline.as_bytes(),
-    )?;
-    guest::write(
-        memory,
-        "the command line",
-        COMMAND_LINE.start + cmdline.len() as u64,
-        &[0],
-    )?;
+    let line = [cmdline.as_bytes(), b"\0"].concat();
+    guest::write(memory, "the command line", COMMAND_LINE.start, &line)?;
 
     let facts = Facts {
         memory_map: map.entries(),
