@@ -1,0 +1,44 @@
+//! Tests of the rings: a fake driver on one side, a queue on the other.
+
+mod chain;
+mod notification;
+mod rules;
+mod setup;
+
+use super::{Drained, Queue, QueueError, Step};
+use crate::memory::GuestMemory;
+use crate::testing::ring::{Ring, ram};
+use std::sync::Arc;
+
+/// RAM from 0 to here; nothing above.
+const RAM: u64 = 0x10_0000;
+
+/// A driver and its queue, both fresh.
+struct Pair {
+    memory: Arc<GuestMemory>,
+    ring: Ring,
+    queue: Queue,
+}
+
+impl Pair {
+    fn new(size: u16, features: u64) -> Pair {
+        let memory = ram(&[(0, RAM as usize)]);
+        let ring = Ring::split(&memory, 0x1000..RAM, size, features);
+        let queue = Queue::new(&ring.config(), Arc::clone(&memory), features).unwrap();
+        Pair {
+            memory,
+            ring,
+            queue,
+        }
+    }
+
+    /// Completes whatever is there, and tells how many chains that was.
+    fn drain(&mut self) -> Result<(usize, Drained), QueueError> {
+        let mut count = 0;
+        let drained = self.queue.drain(|_| {
+            count += 1;
+            Ok::<_, QueueError>(Step::Done(0))
+        })?;
+        Ok((count, drained))
+    }
+}
