@@ -1,0 +1,58 @@
+//! What a Linux command line tells the machine it runs on.
+//!
+//! The kernel's own parser is the standard: parameters are separated by blanks, the ones after
+//! `--` belong to init. Quotes are not looked at, for no value of interest contains a blank.
+
+/// Whether the kernel will reset the machine by a triple fault: `reboot=` is a list, in which
+/// the kernel looks at the first letter of each item.
+pub(crate) fn reboots_by_triple_fault(cmdline: &str) -> bool {
+    values(cmdline, "reboot").any(|list| list.split(',').any(|item| item.starts_with('t')))
+}
+
+/// Whether the kernel will ignore ACPI tables.
+pub(crate) fn disables_acpi(cmdline: &str) -> bool {
+    values(cmdline, "acpi").any(|value| value == "off")
+}
+
+fn values<'a>(cmdline: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    cmdline
+        .split_ascii_whitespace()
+        .take_while(|parameter| *parameter != "--")
+        .filter_map(|parameter| parameter.split_once('='))
+        .filter_map(move |(key, value)| (key == name).then_some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t_anywhere_in_the_reboot_list_is_a_triple_fault() {
+        for yes in [
+            "reboot=t",
+            "quiet reboot=w,t x=1",
+            "reboot=t,force",
+            "reboot=triple",
+        ] {
+            assert!(reboots_by_triple_fault(yes), "{yes}");
+        }
+        for no in [
+            "",
+            "reboot",
+            "reboot=k",
+            "xreboot=t",
+            "reboot=acpi",
+            "init=/x -- reboot=t",
+        ] {
+            assert!(!reboots_by_triple_fault(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn acpi_off_is_told_from_other_values_and_names() {
+        assert!(disables_acpi("console=hvc0 acpi=off"));
+        for no in ["", "acpi", "acpi=force", "acpi_x=off", "-- acpi=off"] {
+            assert!(!disables_acpi(no), "{no}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What a machine is made of: plain data, checked as a whole before anything is built.
+
+use crate::Loader;
+use crate::arch::layout::VIRTIO_MMIO_MAX;
+use crate::memory;
+use loader::Payload;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use virtio::Device;
+use virtio::stream::{Input, Output};
+
+/// vCPU numbers are local APIC identifiers of 8 bits; 255 addresses all of them, and Linux keeps
+/// one for the I/O APIC. KVM may allow fewer.
+pub const MAX_CPUS: u32 = 254;
+
+/// A machine to be.
+///
+/// [`Default`] gives one vCPU and 1 GiB; what has to be added is something to boot: a
+/// [`payload`](Self::payload), or a [`loader`](Self::loader) of one's own.
+///
+/// Files and sockets come in opened, or as paths that are opened once; the machine neither
+/// looks at the environment nor touches the process's limits, signals (but for the one that
+/// kicks vCPUs) or standard streams.
+pub struct Config {
+    /// The number of vCPUs.
+    pub cpus: u32,
+    /// Bytes of guest memory; a multiple of 4 KiB.
+    pub memory: u64,
+    /// The kernel to boot, its initrd and its command line.
+    pub payload: Option<Payload>,
+    /// What puts the payload into memory, if it is not [`loader::load`].
+    pub loader: Option<Box<dyn Loader>>,
+    /// The virtio devices, in the order in which the guest finds them.
+    pub devices: Vec<VirtioDevice>,
+    /// The serial port, which a PC calls COM1 and Linux ttyS0.
+    pub serial: Option<SerialPort>,
+    /// Whether the guest gets ACPI tables: without them it can't switch itself off, has no power
+    /// button, and finds its devices by `virtio_mmio.device=` on its command line.
+    pub acpi: bool,
+    /// Where KVM is.
+    pub kvm: KvmSource,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            cpus: 1,
+            memory: 1 << 30,
+            payload: None,
+            loader: None,
+            devices: Vec::new(),
+            serial: None,
+            acpi: true,
+            kvm: KvmSource::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("cpus", &self.cpus)
+            .field("memory", &self.memory)
+            .field("payload", &self.payload)
+            .field("loader", &self.loader.as_ref().map(|_| "replaced"))
+            .field("devices", &self.devices)
+            .field("serial", &self.serial.is_some())
+            .field("acpi", &self.acpi)
+            .field("kvm", &self.kvm)
+            .finish()
+    }
+}
+
+/// A virtio device of a machine; made from any [`Device`] with `into()`.
+pub struct VirtioDevice(pub(crate) Box<dyn Device>);
+
+impl<D: Device> From<D> for VirtioDevice {
+    fn from(device: D) -> Self {
+        VirtioDevice(Box::new(device))
+    }
+}
+
+impl fmt::Debug for VirtioDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.spec().name)
+    }
+}
+
+/// The two directions of the serial port; either may be absent.
+#[derive(Default)]
+pub struct SerialPort {
+    /// What the guest reads.
+    pub input: Option<Input>,
+    /// Where it writes to.
+    pub output: Option<Output>,
+}
+
+/// Where KVM is.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub enum KvmSource {
+    /// `/dev/kvm`.
+    #[default]
+    Default,
+    /// Another path.
+    Path(PathBuf),
+    /// A descriptor, opened by somebody with the permission to do so.
+    Fd(OwnedFd),
+}
+
+impl Config {
+    /// Finds everything that is wrong with this configuration, as far as it can be told without
+    /// building the machine. [`Vm::new`](crate::Vm::new) does it too.
+    pub fn validate(&self) -> Result<(), Problems> {
+        let mut problems = Vec::new();
+        if !(1..=MAX_CPUS).contains(&self.cpus) {
+            problems.push(Problem::Cpus {
+                cpus: self.cpus,
+                max: MAX_CPUS,
+            });
+        }
+        problems.extend(memory::check(self.memory).err().map(Problem::Memory));
+        if self.devices.len() > VIRTIO_MMIO_MAX {
+            let devices = self.devices.len();
+            problems.push(Problem::Devices {
+                devices,
+                max: VIRTIO_MMIO_MAX,
+            });
+        }
+        match (&self.loader, &self.payload) {
+            (None, None) => problems.push(Problem::NothingToBoot),
+            (None, Some(payload)) => {
+                problems.extend(loader::check(payload).into_iter().map(Problem::Payload));
+            }
+            (Some(_), _) => {}
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Problems(problems))
+        }
+    }
+}
+
+/// Everything that is wrong with a [`Config`]; there is at least one thing.
+///
+/// Shown one line each, with the cause after the colon where there is one.
+#[derive(Debug)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// The problems one by one.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, problem) in self.0.iter().enumerate() {
+            if number > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+            // A list has no single source() that a caller could print after it.
+            let mut source = std::error::Error::source(problem);
+            while let Some(cause) = source {
+                write!(f, ": {cause}")?;
+                source = cause.source();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Problems(vec![problem])
+    }
+}
+
+/// One thing that is wrong with a [`Config`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// No vCPU, or too many.
+    #[error("{cpus} vCPUs: the number must be 1 to {max}")]
+    Cpus {
+        /// As configured.
+        cpus: u32,
+        /// The limit.
+        max: u32,
+    },
+    /// A size that guest memory can't have.
+    #[error(transparent)]
+    Memory(memory::Error),
+    /// More devices than there are places for.
+    #[error("{devices} virtio devices: there are places for {max}")]
+    Devices {
+        /// As configured.
+        devices: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Neither payload nor loader.
+    #[error("nothing to boot: neither a payload nor a loader of the caller's")]
+    NothingToBoot,
+    /// The payload can't be booted.
+    #[error("the payload can't be booted")]
+    Payload(#[source] loader::Error),
+}
+
+#[cfg(test)]
+mod tests;
