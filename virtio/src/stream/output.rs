@@ -46,7 +46,7 @@ const CANCEL_GRACE: Duration = Duration::from_millis(100);
 ///
 /// # What it costs
 ///
-/// A push is a lock and a copy: some 20 ns. The first byte after silence and the end of a line
+/// A push is a lock and a copy: some 40 ns for a byte. The first byte after silence and the end of a line
 /// wake the writer thread, a futex call each; all other bytes make no system call. The host sees
 /// one write(2) per line, per pause of 4 ms or per 4 KiB, whichever comes first; no byte waits
 /// longer than 50 ms. Memory: nothing before the first byte, 256 KiB when the host is stuck.
