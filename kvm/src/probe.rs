@@ -50,7 +50,11 @@ enum Wanted {
     Say,
 }
 
-/// The guests, and the bit of CPUID leaf 1's ECX without which a guest makes no sense.
+/// Bits of CPUID leaf 1's ECX.
+const CMPXCHG16B: u32 = 1 << 13;
+const XSAVE: u32 = 1 << 26;
+
+/// The guests: what each tries, and the CPUID bit without which it makes no sense.
 const GUESTS: &[(&str, &[u8], Wanted, u32)] = &[
     ("hlt", programs::HLT, Wanted::Halt, 0),
     ("iretq", programs::IRETQ, Wanted::Say, 0),
@@ -61,8 +65,8 @@ const GUESTS: &[(&str, &[u8], Wanted, u32)] = &[
     ("rep movsb", programs::REP_MOVSB, Wanted::Say, 0),
     ("invlpg", programs::INVLPG, Wanted::Say, 0),
     ("SSE", programs::SSE, Wanted::Say, 0),
-    ("xsave and xrstor", programs::XSAVE, Wanted::Say, 1 << 26),
-    ("cmpxchg16b", programs::CMPXCHG16B, Wanted::Say, 1 << 13),
+    ("xsave and xrstor", programs::XSAVE, Wanted::Say, XSAVE),
+    ("cmpxchg16b", programs::CMPXCHG16B, Wanted::Say, CMPXCHG16B),
 ];
 
 /// Tries everything that the guest's processor is said to have. All results `Ok`: this KVM runs
@@ -91,6 +95,15 @@ pub fn run(system: &System) -> Vec<Probe> {
             result: attempt(system, &cpuid, program, wanted),
         })
         .collect()
+}
+
+/// Leaf 1's ECX.
+fn features(cpuid: &CpuId) -> u32 {
+    cpuid
+        .as_slice()
+        .iter()
+        .find(|leaf| leaf.function == 1)
+        .map_or(0, |leaf| leaf.ecx)
 }
 
 /// Runs one guest on a thread of its own, and keeps the deadline on this one.
@@ -185,6 +198,10 @@ fn set_up(system: &System, cpuid: &CpuId, memory: &Arc<Memory>) -> Result<Vcpu, 
     sregs.cr4 = 0x620; // OSXMMEXCPT, OSFXSR, PAE
     sregs.efer = 0x500; // LMA, LME
     vcpu.set_sregs(&sregs)?;
+    if features(cpuid) & XSAVE != 0 {
+        // From outside, for a probe tries one thing: XSETBV is another.
+        vcpu.set_xcr0(0b11)?;
+    }
     vcpu.set_regs(&kvm_regs {
         rip: memory::CODE,
         rsp: memory::STACK,

@@ -166,6 +166,24 @@ impl Vcpu {
         self.fd.set_fpu(fpu).map_err(Error::call("KVM_SET_FPU"))
     }
 
+    /// Sets XCR0, which says what XSAVE manages. After a reset it is 1; a guest widens it with XSETBV,
+    /// and only a KVM that does not notice that needs to be told from outside.
+    pub fn set_xcr0(&self, value: u64) -> Result<(), Error> {
+        let mut xcrs = kvm_xcrs {
+            nr_xcrs: 1,
+            ..Default::default()
+        };
+        // The first entry is there: the array has a fixed size.
+        if let Some(first) = xcrs.xcrs.first_mut() {
+            *first = kvm_xcr {
+                xcr: 0,
+                value,
+                ..Default::default()
+            };
+        }
+        self.fd.set_xcrs(&xcrs).map_err(Error::call("KVM_SET_XCRS"))
+    }
+
     /// The local APIC's registers.
     pub fn get_lapic(&self) -> Result<kvm_lapic_state, Error> {
         self.fd.get_lapic().map_err(Error::call("KVM_GET_LAPIC"))

@@ -8,6 +8,7 @@
     reason = "tests may"
 )]
 
+use kvm::bindings::{kvm_regs, kvm_segment};
 use kvm::{System, Vcpu, Vm};
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -32,23 +33,75 @@ pub(crate) const CODE: u64 = 0x1000;
 /// Memory that every guest has; an address behind it is MMIO.
 pub(crate) const MEMORY: u64 = 0x10000;
 
-/// A VM with this real-mode code, and its vCPU at the code's start.
+/// A VM with this real-mode code, and its vCPU at the code's start. All segments are 0.
 pub(crate) fn guest(system: &System, code: &[u8]) -> (Vm, Vcpu) {
-    let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
-    memory.write_slice(code, GuestAddress(CODE)).unwrap();
-    let vm = Vm::new(system, Arc::new(memory)).unwrap();
+    let vm = Vm::new(system, memory(code)).unwrap();
     let vcpu = vm.create_vcpu(0).unwrap();
     start(&vcpu);
     (vm, vcpu)
 }
 
-/// Puts the vCPU at the code's start: in real mode, with flat 4 GiB data segments ("unreal mode"),
-/// so that an address of 32 bits reaches MMIO.
+/// Puts the vCPU at the code's start, in real mode.
 pub(crate) fn start(vcpu: &Vcpu) {
     let mut sregs = vcpu.get_sregs().unwrap();
     (sregs.cs.base, sregs.cs.selector) = (0, 0);
     vcpu.set_sregs(&sregs).unwrap();
-    let mut regs = vcpu.get_regs().unwrap();
-    (regs.rip, regs.rflags, regs.rsp) = (CODE, 2, 0x8000);
-    vcpu.set_regs(&regs).unwrap();
+    vcpu.set_regs(&kvm_regs {
+        rip: CODE,
+        rflags: 2,
+        rsp: 0x8000,
+        ..Default::default()
+    })
+    .unwrap();
+}
+
+/// The same in 64-bit mode, with 2 MiB mapped to itself, this `%rdi`, and bytes 1 to 8 in `%rax`.
+pub(crate) fn guest64(system: &System, code: &[u8], rdi: u64) -> (Vm, Vcpu) {
+    let memory = memory(code);
+    for (at, entry) in [(0x3000, 0x4003_u64), (0x4000, 0x5003), (0x5000, 0x83)] {
+        memory.write_obj(entry, GuestAddress(at)).unwrap();
+    }
+    let vm = Vm::new(system, memory).unwrap();
+    let vcpu = vm.create_vcpu(0).unwrap();
+    vcpu.set_cpuid(&system.supported_cpuid().unwrap()).unwrap();
+    let mut sregs = vcpu.get_sregs().unwrap();
+    let flat = kvm_segment {
+        limit: u32::MAX,
+        present: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    };
+    sregs.cs = kvm_segment {
+        selector: 8,
+        type_: 0xb,
+        l: 1,
+        ..flat
+    };
+    let data = kvm_segment {
+        selector: 16,
+        type_: 3,
+        db: 1,
+        ..flat
+    };
+    (sregs.ds, sregs.es, sregs.ss) = (data, data, data);
+    (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (0x8000_0031, 0x3000, 0x20, 0x500);
+    vcpu.set_sregs(&sregs).unwrap();
+    let rax = 0x0807_0605_0403_0201;
+    vcpu.set_regs(&kvm_regs {
+        rip: CODE,
+        rflags: 2,
+        rsp: 0x8000,
+        rdi,
+        rax,
+        ..Default::default()
+    })
+    .unwrap();
+    (vm, vcpu)
+}
+
+fn memory(code: &[u8]) -> Arc<GuestMemoryMmap<()>> {
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
+    memory.write_slice(code, GuestAddress(CODE)).unwrap();
+    Arc::new(memory)
 }
