@@ -130,7 +130,7 @@ impl BusDeviceMut for Rtc {
 /// Packed BCD of the last two decimal digits.
 fn bcd(value: u64) -> u8 {
     let value = u8::try_from(value % 100).unwrap_or(0);
-    value / 10 << 4 | value % 10
+    ((value / 10) << 4) | (value % 10)
 }
 
 /// A point in time as the registers have it.
@@ -224,7 +224,9 @@ mod tests {
 
     #[test]
     fn each_day_of_800_years_follows_the_one_before() {
-        let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let leap = |year: u64| {
+            year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+        };
         let mut expected = (1970, 1, 1);
         for day in 0..292_194 {
             let civil = Civil::from_unix(day * 86_400);

@@ -32,8 +32,6 @@ pub const VIRTIO_MMIO_MAX: usize = 256;
 
 /// Where Intel's chips, KVM's default and so every kernel have the I/O APIC.
 pub const IO_APIC_BASE: u32 = 0xfec0_0000;
-/// The number of lines of KVM's I/O APIC.
-pub const IO_APIC_PINS: u32 = 24;
 /// The local APIC at its power-on address.
 pub const LOCAL_APIC_BASE: u32 = 0xfee0_0000;
 
@@ -98,6 +96,9 @@ pub fn window(index: usize) -> Option<Window> {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    /// KVM's I/O APIC has so many.
+    const IO_APIC_PINS: u32 = 24;
 
     #[test]
     fn windows_are_disjoint_and_inside_of_the_hole() {
