@@ -190,6 +190,7 @@ fn without_an_output_transmitted_chains_are_used_all_the_same() {
 fn a_host_that_is_slow_loses_nothing() {
     let (reader, writer) = pipe();
     let output = Output::fd(writer).unwrap();
+    output.wait_long_for_room();
     let mut machine = Machine::new(None, Some(output.clone()));
     let mut reader = File::from(reader);
     let lines = 1000;

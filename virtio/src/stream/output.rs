@@ -91,6 +91,7 @@ impl Output {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 sink: Some(sink),
+                patience: PATIENCE,
                 ..State::default()
             }),
             pushed: Condvar::new(),
@@ -180,9 +181,18 @@ impl Output {
             return false;
         }
         if !state.room_wanted {
-            state.room_wanted = shared.set_room_timer(PATIENCE);
+            state.room_wanted = shared.set_room_timer(state.patience);
         }
         state.room_wanted
+    }
+
+    /// For tests of what a slow host gets, which a busy machine must not make a stuck one.
+    #[cfg(test)]
+    pub(crate) fn wait_long_for_room(&self) {
+        self.handle.shared.lock().patience = Timespec {
+            tv_sec: 60,
+            tv_nsec: 0,
+        };
     }
 
     /// Whether the writer thread is gone.
@@ -263,6 +273,8 @@ struct State {
     room_wanted: bool,
     /// Waiting for room was in vain, and there has been none since.
     stuck: bool,
+    /// How long to wait for room.
+    patience: Timespec,
 }
 
 impl State {

@@ -128,6 +128,18 @@ fn an_output_that_was_never_used_has_no_thread_and_closes_its_descriptor() {
     assert_eq!(File::from(reader).read(&mut [0]).unwrap(), 0);
 }
 
+/// The writer thread ends by itself, soon.
+fn wait_for_end(output: &Output) {
+    let deadline = Instant::now() + LONG;
+    while !output.has_ended() {
+        assert!(
+            Instant::now() < deadline,
+            "the writer thread is still there"
+        );
+        std::thread::yield_now();
+    }
+}
+
 fn stuck_output_drops(fd: OwnedFd) {
     let output = Output::fd(fd).unwrap();
     let started = Instant::now();
@@ -148,7 +160,7 @@ fn stuck_output_drops(fd: OwnedFd) {
     let before = Instant::now();
     assert!(!output.finish(Duration::from_millis(20)));
     assert!(before.elapsed() < LONG);
-    assert!(output.has_ended(), "the writer thread is still there");
+    wait_for_end(&output);
     assert!(
         slowest < Duration::from_millis(500),
         "a push took {slowest:?}"
@@ -207,11 +219,7 @@ fn a_peer_that_is_gone_makes_later_pushes_drop() {
     drop(reader);
     let output = Output::fd(writer.into()).unwrap();
     output.push(b"nobody\n");
-    let deadline = Instant::now() + LONG;
-    while !output.has_ended() {
-        assert!(Instant::now() < deadline);
-        std::thread::yield_now();
-    }
+    wait_for_end(&output);
     assert_eq!(output.push(b"again\n"), 0);
     assert_eq!(output.dropped(), 13);
 }
