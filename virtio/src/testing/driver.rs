@@ -6,7 +6,7 @@
 
 use super::irq::{Counts, Interrupts};
 use super::ring::{Ring, ram};
-use crate::features::VERSION_1;
+use crate::features::{INDIRECT_DESC, VERSION_1};
 use crate::memory::GuestMemory;
 use crate::queue::QueueConfig;
 use crate::transport::mmio::{Mmio, register};
@@ -321,7 +321,7 @@ impl<T: Transport> Driver<T> {
     /// Everything up to `DRIVER_OK`, with all queues.
     pub fn start(&mut self, wanted: u64) {
         assert!(self.negotiate(wanted), "features were refused");
-        self.set_up_queues(64);
+        self.set_up_queues(256);
         self.add_status(DRIVER_OK);
     }
 
@@ -331,10 +331,14 @@ impl<T: Transport> Driver<T> {
         self.transport.set_status(status | bits);
     }
 
-    /// Makes a chain available and rings the doorbell if the device wants that.
+    /// Makes a chain available, with an indirect table if that was agreed on, and rings the
+    /// doorbell if the device wants that.
     pub fn send(&mut self, queue: u16, readable: &[&[u8]], writable: &[usize]) -> u16 {
         let ring = &mut self.rings[usize::from(queue)];
-        let id = ring.add(readable, writable);
+        let id = match self.features & INDIRECT_DESC {
+            0 => ring.add(readable, writable),
+            _ => ring.add_indirect(readable, writable),
+        };
         if ring.must_kick() {
             self.notify(queue);
         }

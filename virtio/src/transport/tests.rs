@@ -81,13 +81,7 @@ fn status_follows_the_specification_whatever_is_written_in_whatever_order() {
     for path in paths {
         let start = path.last().copied().unwrap_or(0);
         for first in 0..256 {
-            // From the states that a driver passes through, and after each single write in them.
-            let seconds = if path.len() < 3 {
-                0..256
-            } else {
-                first..first + 1
-            };
-            for second in seconds {
+            for second in 0..256 {
                 go(&mut core, path);
                 assert_eq!(u32::from(core.status()), start);
                 core.set_status(first);
@@ -369,7 +363,9 @@ fn queue_set_up_is_gone_after_a_reset() {
 fn notify_rings_only_the_doorbell_of_a_queue_in_use() {
     let (mut core, machine) = core_at(&[FOUND, NEGOTIATED]);
     let rung = |core: &Core| -> Vec<bool> {
-        [0, 1, 2, 0xffff, 0x1_0000, u32::MAX].map(|queue| core.notify(queue));
+        for queue in [0, 1, 2, 0xffff, 0x1_0000, u32::MAX] {
+            core.notify(queue);
+        }
         core.doorbells()
             .iter()
             .map(|doorbell| doorbell.read().is_ok())
