@@ -1,8 +1,8 @@
 //! Why a vCPU left the guest, as data.
 //!
-//! The exit borrows from the run page instead of copying: what a device writes into `data` of an [`Exit::IoIn`] is what
-//! the guest reads when the vCPU runs again. The borrow is of the whole [`Vcpu`](crate::Vcpu), so that it can't run
-//! while a device looks at the page.
+//! The exit borrows from the run page instead of copying: what a device writes into `data` of an
+//! [`Exit::IoIn`] is what the guest reads when the vCPU runs again. The borrow is of the whole
+//! [`Vcpu`](crate::Vcpu), so that it can't run while a device looks at the page.
 
 use crate::error::Error;
 use crate::run_page::RunPage;
@@ -14,7 +14,8 @@ use std::slice;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Exit<'a> {
-    /// The guest reads from a port: fill `data`, one item of `size` bytes after another (`rep ins` makes several).
+    /// The guest reads from a port: fill `data`, one item of `size` bytes after another (`rep ins`
+    /// makes several).
     IoIn {
         /// The port; the same for every item.
         port: u16,
@@ -46,7 +47,8 @@ pub enum Exit<'a> {
         /// What it wrote: at most 8 bytes.
         data: &'a [u8],
     },
-    /// The vCPU halted. Only without interrupt controllers in the kernel; with them, KVM waits for the interrupt itself.
+    /// The vCPU halted. Only without interrupt controllers in the kernel; with them, KVM waits for
+    /// the interrupt itself.
     Hlt,
     /// A triple fault, or an INIT that means the same.
     Shutdown,
@@ -57,7 +59,8 @@ pub enum Exit<'a> {
         /// What belongs to it.
         data: &'a [u64],
     },
-    /// The vCPU was kicked, or has nothing to run yet: look what is wanted of it, then run it again.
+    /// The vCPU was kicked, or has nothing to run yet: look what is wanted of it, then run it
+    /// again.
     Interrupted,
     /// KVM can't go on. Often an instruction that it would have to emulate and can't.
     InternalError {
@@ -136,12 +139,13 @@ impl Exit<'_> {
 ///
 /// # Safety
 ///
-/// For `'a`, the vCPU must not run, and nobody else may use the page's parts that are the vCPU's (the caller has it
-/// exclusively), but for `immediate_exit`, which no exit lends out.
+/// For `'a`, the vCPU must not run, and nobody else may use the page's parts that are the vCPU's
+/// (the caller has it exclusively), but for `immediate_exit`, which no exit lends out.
 pub(crate) unsafe fn decode<'a>(page: &'a RunPage) -> Result<Exit<'a>, Error> {
     let run = page.run();
-    // SAFETY: `run` is valid for 'a and, by the contract, nobody writes to it. KVM fills the member of the union that
-    // `exit_reason` names; all members are plain integers, so that any bytes are a valid value of any of them.
+    // SAFETY: `run` is valid for 'a and, by the contract, nobody writes to it. KVM fills the member
+    // of the union that `exit_reason` names; all members are plain integers, so that any bytes are
+    // a valid value of any of them.
     unsafe {
         let u = &raw mut (*run).__bindgen_anon_1;
         Ok(match (*run).exit_reason {
@@ -220,8 +224,8 @@ fn io<'a>(page: &'a RunPage, io: kvm_run__bindgen_ty_1__bindgen_ty_4) -> Result<
     // It fits into the page, so into a usize.
     let len = len as usize;
     Ok(match u32::from(io.direction) {
-        // SAFETY: `data` gave `len` bytes of the mapping, valid for 'a, which by the contract of `decode` nobody else
-        // uses for 'a. They are apart from `kvm_run` and from the ring.
+        // SAFETY: `data` gave `len` bytes of the mapping, valid for 'a, which by the contract of
+        // `decode` nobody else uses for 'a. They are apart from `kvm_run` and from the ring.
         KVM_EXIT_IO_IN => unsafe {
             Exit::IoIn {
                 port: io.port,
@@ -242,7 +246,8 @@ fn io<'a>(page: &'a RunPage, io: kvm_run__bindgen_ty_1__bindgen_ty_4) -> Result<
 
 /// The instruction's bytes, if the error is one of emulation and KVM says that it gives them.
 fn instruction<'a>(u: &'a kvm_run__bindgen_ty_1, suberror: u32, data: &[u64]) -> &'a [u8] {
-    // The words of `data` are, seen as `emulation_failure`: flags, then size and bytes in the next two.
+    // The words of `data` are, seen as `emulation_failure`: flags, then size and bytes in the next
+    // two.
     let given = data.first().is_some_and(|flags| {
         flags & u64::from(KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) != 0
             && data.len() >= 3

@@ -1,8 +1,8 @@
 //! The kick: how another thread makes a vCPU leave the guest.
 //!
 //! The problem: `KVM_RUN` returns early only when a signal is delivered to its thread, and a signal
-//! that arrives just before the ioctl is lost. KVM's answer is `kvm_run.immediate_exit`: while it is
-//! set, `KVM_RUN` returns `EINTR` at once. So the signal's handler sets that flag of *its own*
+//! that arrives just before the ioctl is lost. KVM's answer is `kvm_run.immediate_exit`: while it
+//! is set, `KVM_RUN` returns `EINTR` at once. So the signal's handler sets that flag of *its own*
 //! thread's vCPU: a signal that comes inside `KVM_RUN` interrupts it, and one that comes before
 //! makes it return.
 //!

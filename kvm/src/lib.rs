@@ -1,23 +1,25 @@
 //! What `hype` adds over [`kvm_ioctls`]: the part of a VMM that talks to `/dev/kvm`.
 //!
-//! The problem: the KVM interface is a set of ioctls whose rules live in prose. Steps have an order, pages are shared
-//! with the kernel, registrations must be undone, a vCPU can be stopped only by a signal, and what a host lacks shows
-//! late and as a bare errno. The design turns those rules into types:
+//! The problem: the KVM interface is a set of ioctls whose rules live in prose. Steps have an
+//! order, pages are shared with the kernel, registrations must be undone, a vCPU can be stopped
+//! only by a signal, and what a host lacks shows late and as a bare errno. The design turns those
+//! rules into types:
 //!
 //! - [`System`]: one open that names *all* missing capabilities, with hints that fix it.
-//! - [`Vm`]: memory slots, then interrupt controllers, in the one order that is quick; it keeps the guest memory alive.
+//! - [`Vm`]: memory slots, then interrupt controllers, in the one order that is quick; it keeps the
+//!   guest memory alive.
 //! - [`IrqFd`], [`IoEventFd`], [`CoalescedPio`]: registrations that end when they are dropped.
 //! - [`CoalescedRing`]: port writes that the kernel gathered, taken out without trusting an index.
-//! - [`Vcpu`]: [`run`](Vcpu::run) gives an [`Exit`] that borrows from the page shared with the kernel, and
-//!   [`settle`](Vcpu::settle) completes what an exit left half-done.
+//! - [`Vcpu`]: [`run`](Vcpu::run) gives an [`Exit`] that borrows from the page shared with the
+//!   kernel, and [`settle`](Vcpu::settle) completes what an exit left half-done.
 //! - [`Kick`]: makes a vCPU leave the guest, from any thread, without a lost request.
 //! - [`probe`]: can this KVM run an unmodified kernel at all?
 //!
-//! What it does not do: it knows no devices, no boot protocol and no guest; it starts no thread (but for the time of a
-//! probe) and prints nothing. It is for x86-64 hosts.
+//! What it does not do: it knows no devices, no boot protocol and no guest; it starts no thread
+//! (but for the time of a probe) and prints nothing. It is for x86-64 hosts.
 //!
-//! `unsafe` is in four places: the ioctls of `vm` and `vcpu`, the run page, the kick's signal handler, and the memory
-//! of the probe's guests.
+//! `unsafe` is in four places: the ioctls of `vm` and `vcpu`, the run page, the kick's signal
+//! handler, and the memory of the probe's guests.
 
 mod coalesced;
 mod error;

@@ -1,9 +1,10 @@
 //! The pages that a vCPU shares with the kernel.
 //!
-//! `KVM_GET_VCPU_MMAP_SIZE` bytes of a vCPU's descriptor hold, on x86: `struct kvm_run`, a page of data for port I/O,
-//! and the VM's ring of coalesced writes. kvm-ioctls maps them too, but lends them out as one `&mut kvm_run`, which may
-//! not coexist with a signal handler that writes `immediate_exit`, nor with another vCPU that fills the ring. So we map
-//! them once more, and only ever make pointers, atomics, and short-lived slices of the data that an exit lends out.
+//! `KVM_GET_VCPU_MMAP_SIZE` bytes of a vCPU's descriptor hold, on x86: `struct kvm_run`, a page of
+//! data for port I/O, and the VM's ring of coalesced writes. kvm-ioctls maps them too, but lends
+//! them out as one `&mut kvm_run`, which may not coexist with a signal handler that writes
+//! `immediate_exit`, nor with another vCPU that fills the ring. So we map them once more, and only
+//! ever make pointers, atomics, and short-lived slices of the data that an exit lends out.
 
 use crate::error::Error;
 use kvm_bindings::{KVM_COALESCED_MMIO_PAGE_OFFSET, kvm_coalesced_mmio_ring, kvm_run};
@@ -24,10 +25,11 @@ pub(crate) struct RunPage {
     len: usize,
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread, so it can be used and unmapped from any of them.
+// SAFETY: the mapping belongs to the process, not to a thread, so it can be used and unmapped from
+// any of them.
 unsafe impl Send for RunPage {}
-// SAFETY: through `&RunPage`, safe code gets at atomics and at raw pointers only; whoever dereferences those pointers
-// argues for it at that place.
+// SAFETY: through `&RunPage`, safe code gets at atomics and at raw pointers only; whoever
+// dereferences those pointers argues for it at that place.
 unsafe impl Sync for RunPage {}
 
 impl RunPage {
@@ -40,7 +42,8 @@ impl RunPage {
             });
         }
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address that the kernel chooses touches no memory that exists.
+        // SAFETY: a new mapping at an address that the kernel chooses touches no memory that
+        // exists.
         let base = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -60,20 +63,23 @@ impl RunPage {
             })
     }
 
-    /// The structure at the start. Valid for reads and writes while `self` lives; the kernel writes to it, but only
-    /// while the vCPU is in `KVM_RUN`.
+    /// The structure at the start. Valid for reads and writes while `self` lives; the kernel writes
+    /// to it, but only while the vCPU is in `KVM_RUN`.
     pub(crate) fn run(&self) -> *mut kvm_run {
         self.base.as_ptr().cast()
     }
 
-    /// The flag that makes `KVM_RUN` return at once. Any thread and the signal handler may write it at any time.
+    /// The flag that makes `KVM_RUN` return at once. Any thread and the signal handler may write it
+    /// at any time.
     pub(crate) fn immediate_exit(&self) -> &AtomicU8 {
-        // SAFETY: the byte lies within the mapping (checked in `map`), which lives as long as `self`; in this process it
-        // is only ever accessed through this atomic, and the kernel only reads it.
+        // SAFETY: the byte lies within the mapping (checked in `map`), which lives as long as
+        // `self`; in this process it is only ever accessed through this atomic, and the kernel only
+        // reads it.
         unsafe { AtomicU8::from_ptr(self.base.as_ptr().add(offset_of!(kvm_run, immediate_exit))) }
     }
 
-    /// `len` bytes at `offset`, if they lie behind `kvm_run` and before the ring: where the data of port I/O is.
+    /// `len` bytes at `offset`, if they lie behind `kvm_run` and before the ring: where the data of
+    /// port I/O is.
     pub(crate) fn data(&self, offset: u64, len: usize) -> Option<NonNull<u8>> {
         let offset = usize::try_from(offset).ok()?;
         let end = offset.checked_add(len)?;
@@ -84,8 +90,8 @@ impl RunPage {
         Some(unsafe { self.base.add(offset) })
     }
 
-    /// The ring of coalesced writes, if KVM shares it: one page, valid while `self` lives, page-aligned. The kernel may
-    /// write to it at any time.
+    /// The ring of coalesced writes, if KVM shares it: one page, valid while `self` lives,
+    /// page-aligned. The kernel may write to it at any time.
     pub(crate) fn ring(&self) -> Option<NonNull<kvm_coalesced_mmio_ring>> {
         if self.len < RING_OFFSET + PAGE_SIZE {
             return None;
@@ -97,8 +103,11 @@ impl RunPage {
 
 impl Drop for RunPage {
     fn drop(&mut self) {
-        // SAFETY: we made this mapping, nobody unmapped it, and every pointer into it borrows from `self` or from an
-        // owner of it. The result can only be an error of arguments.
+        // SAFETY: we made this mapping, nobody unmapped it, and every pointer into it borrows from
+        // `self` or from an owner of it. The result can only be an error of arguments.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
+
+#[cfg(test)]
+mod fake;

@@ -1,9 +1,10 @@
 //! The host's KVM: is it there, may we use it, has it what we need?
 //!
-//! A VMM that finds out about a missing capability from the errno of some later ioctl sends its user searching. So
-//! everything required is asked for at [`System::open`], and what is missing is named, all of it, in one error. Each
-//! question is a system call on the way to the first instruction of the guest: only the required ones are asked there;
-//! [`System::capabilities`] asks the others, for reports.
+//! A VMM that finds out about a missing capability from the errno of some later ioctl sends its
+//! user searching. So everything required is asked for at [`System::open`], and what is missing is
+//! named, all of it, in one error. Each question is a system call on the way to the first
+//! instruction of the guest: only the required ones are asked there; [`System::capabilities`] asks
+//! the others, for reports.
 
 use crate::error::{Error, Missing};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
@@ -13,7 +14,8 @@ use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
-/// The interface's version: fixed since Linux 2.6.22, and the documentation says to refuse any other.
+/// The interface's version: fixed since Linux 2.6.22, and the documentation says to refuse any
+/// other.
 const API_VERSION: i32 = 12;
 
 /// One row of what we ask of a host.
@@ -171,14 +173,16 @@ impl System {
         Self::check(file.into(), &path.display().to_string())
     }
 
-    /// Takes a descriptor that someone else opened: a process that may not open `/dev/kvm` itself can be given one.
+    /// Takes a descriptor that someone else opened: a process that may not open `/dev/kvm` itself
+    /// can be given one.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, Error> {
         Self::check(fd, "the descriptor")
     }
 
     fn check(fd: OwnedFd, what: &str) -> Result<Self, Error> {
-        // SAFETY: from_raw_fd wants a descriptor that is open and that nobody else owns: an `OwnedFd` is that, and gives
-        // up its ownership here. That it is KVM's is found out below; until then it only gets an ioctl without argument.
+        // SAFETY: from_raw_fd wants a descriptor that is open and that nobody else owns: an
+        // `OwnedFd` is that, and gives up its ownership here. That it is KVM's is found out below;
+        // until then it only gets an ioctl without argument.
         let kvm = unsafe { Kvm::from_raw_fd(fd.into_raw_fd()) };
         let version = kvm.get_api_version();
         if version < 0 {
@@ -238,7 +242,8 @@ fn check_version(found: i32) -> Result<(), Error> {
     }
 }
 
-/// The required capabilities that `check` (which answers as `KVM_CHECK_EXTENSION` does) says are absent.
+/// The required capabilities that `check` (which answers as `KVM_CHECK_EXTENSION` does) says are
+/// absent.
 fn missing(check: &dyn Fn(Cap) -> i32) -> Vec<Missing> {
     WANTED
         .iter()

@@ -166,8 +166,8 @@ impl Vcpu {
         self.fd.set_fpu(fpu).map_err(Error::call("KVM_SET_FPU"))
     }
 
-    /// Sets XCR0, which says what XSAVE manages. After a reset it is 1; a guest widens it with XSETBV,
-    /// and only a KVM that does not notice that needs to be told from outside.
+    /// Sets XCR0, which says what XSAVE manages. After a reset it is 1; a guest widens it with
+    /// XSETBV, and only a KVM that does not notice that needs to be told from outside.
     pub fn set_xcr0(&self, value: u64) -> Result<(), Error> {
         let mut xcrs = kvm_xcrs {
             nr_xcrs: 1,

@@ -142,8 +142,8 @@ impl Vm {
         IrqFd::new(Arc::clone(&self.inner), gsi)
     }
 
-    /// A doorbell, until it is dropped: a write to `at` (of any width and value, or only of those in
-    /// `value`) signals `event`, and makes no exit.
+    /// A doorbell, until it is dropped: a write to `at` (of any width and value, or only of those
+    /// in `value`) signals `event`, and makes no exit.
     pub fn ioeventfd(
         &self,
         at: IoAddress,
@@ -197,6 +197,19 @@ fn slots<M: GuestMemoryBackend>(memory: &M) -> Result<Vec<kvm_userspace_memory_r
         });
     }
     Ok(slots)
+}
+
+/// Asks for KVM's limit only if it can matter.
+fn check_count(regions: usize, limit: impl FnOnce() -> usize) -> Result<(), Error> {
+    if regions <= SLOTS_ANYWHERE {
+        return Ok(());
+    }
+    let limit = limit();
+    if regions <= limit {
+        Ok(())
+    } else {
+        Err(Error::Slots { regions, limit })
+    }
 }
 
 fn overlap(start: u64, len: u64, other: u64, size: u64) -> bool {

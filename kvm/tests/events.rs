@@ -1,5 +1,12 @@
 //! Registrations with a VM: they work, and end when they are dropped.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests may"
+)]
+
 mod common;
 
 use common::{guest, start, system};
@@ -124,19 +131,25 @@ fn second_doorbell_at_one_address_is_refused_with_the_address() {
     assert!(error.to_string().contains("address 0xd0000050"), "{error}");
 }
 
-/// More than KVM's bus has places (1000), so that one that is not given back is missed.
+/// KVM refuses a second doorbell at one place, so one that is not given back is missed at once.
 #[test]
-fn doorbells_created_and_dropped_more_often_than_the_bus_has_places_all_work() {
-    let Some(system) = system("1100 ioeventfds") else {
+fn doorbells_created_and_dropped_again_and_again_at_one_place_all_work() {
+    let Some(system) = system("60 ioeventfds") else {
         return;
     };
     let (vm, _vcpu) = guest(&system, &[]);
     let event = event();
 
-    for round in 0..1100 {
-        let at = IoAddress::Mmio(0xd000_0000 + round * 4);
-        let doorbell = vm.ioeventfd(at, Some(DataMatch::U32(0)), Arc::clone(&event));
-        assert!(doorbell.is_ok(), "{round}: {doorbell:?}");
+    for round in 0..20 {
+        let at = if round % 2 == 0 {
+            IoAddress::Mmio(0xd000_0050)
+        } else {
+            IoAddress::Pio(0x500)
+        };
+        for value in [None, Some(DataMatch::U16(1)), Some(DataMatch::U32(1))] {
+            let doorbell = vm.ioeventfd(at, value, Arc::clone(&event));
+            assert!(doorbell.is_ok(), "{round}: {doorbell:?}");
+        }
     }
 }
 

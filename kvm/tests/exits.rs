@@ -1,5 +1,12 @@
 //! Exits of guests of a few bytes, in real mode with the in-kernel interrupt controllers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests may"
+)]
+
 mod common;
 
 use common::{CODE, MEMORY, guest, guest64, system};

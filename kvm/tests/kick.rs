@@ -1,5 +1,12 @@
 //! The kick: it stops what nothing else stops, and none is lost.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests may"
+)]
+
 mod common;
 
 use common::{guest, system};
