@@ -8,11 +8,13 @@
 //! data.
 //!
 //! ```text
-//!  Payload -> file (open, measure) -> format -> bzimage | elf (parse, check)
+//!  Payload -> file (open, measure) -> format -> kernel: bzimage | elf (parse, check)
 //!                                                  |
 //!             memory_map (what is RAM, what is free: every placement takes from it)
 //!                                                  |
-//!             read kernel and initrd; command line; zero_page | pvh; cpu (GDT, page tables) -> Boot
+//!             read kernel and initrd; cmdline; zero_page | pvh; cpu (GDT, page tables)
+//!                                                  |
+//!                                                 Boot
 //! ```
 //!
 //! Two formats: a bzImage through its 64-bit entry in long mode, and an ELF vmlinux by its PVH
@@ -33,6 +35,7 @@ mod error;
 mod file;
 mod format;
 mod guest;
+mod kernel;
 mod layout;
 mod memory_map;
 mod pvh;
@@ -48,11 +51,10 @@ use std::sync::Arc;
 
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-use bzimage::{BzImage, InitrdLimits};
-use elf::Elf;
+use bzimage::InitrdLimits;
 pub use error::{Error, ImageError, Role};
 use file::ImageFile;
-use format::{Format, HEAD};
+use kernel::Kernel;
 use layout::{COMMAND_LINE, FOUR_GIB, MIB, PAGE};
 use memory_map::MemoryMap;
 pub use registers::{Registers, Segment, Table};
@@ -252,119 +254,9 @@ pub fn check(payload: &Payload) -> Vec<Error> {
         }
         (kernel, cmdline) => errors.extend(kernel.err().into_iter().chain(cmdline.err())),
     }
-    errors.extend(
-        payload
-            .initrd
-            .as_ref()
-            .and_then(|initrd| open_initrd(initrd).err()),
-    );
+    let initrd = payload.initrd.as_ref().map(open_initrd);
+    errors.extend(initrd.and_then(Result::err));
     errors
-}
-
-/// A kernel file whose headers are sound.
-#[derive(Debug)]
-struct Kernel {
-    file: ImageFile,
-    image: Image,
-}
-
-#[derive(Debug)]
-enum Image {
-    BzImage(BzImage),
-    Elf(Elf),
-}
-
-impl Kernel {
-    fn open(source: &Source) -> Result<Self, Error> {
-        let file = ImageFile::open(Role::Kernel, source)?;
-        match Image::parse(&file) {
-            Ok(image) => Ok(Kernel { file, image }),
-            Err(error) => Err(file.error(error)),
-        }
-    }
-
-    /// Without the terminating NUL.
-    fn cmdline_limit(&self) -> u64 {
-        let room = COMMAND_LINE.end - COMMAND_LINE.start - 1;
-        match &self.image {
-            Image::BzImage(image) => room.min(u64::from(image.header.cmdline_size)),
-            Image::Elf(_) => room.min(pvh::COMMAND_LINE_LIMIT),
-        }
-    }
-
-    fn version(&self) -> Option<String> {
-        match &self.image {
-            Image::BzImage(image) => image.version.clone(),
-            Image::Elf(_) => None,
-        }
-    }
-
-    fn place(&self, map: &mut MemoryMap) -> Result<Range<u64>, Error> {
-        let place = match &self.image {
-            Image::BzImage(image) => image.place(map),
-            Image::Elf(image) => image.place(map),
-        };
-        place.map_err(|error| self.file.error(error))
-    }
-
-    fn initrd_limits(&self) -> InitrdLimits {
-        match &self.image {
-            Image::BzImage(image) => image.initrd_limits(),
-            // Linux takes the module's address and size as 32-bit numbers.
-            Image::Elf(_) => InitrdLimits {
-                below: FOUR_GIB,
-                above_4g: false,
-            },
-        }
-    }
-
-    fn read_into<M: GuestMemoryBackend>(
-        &self,
-        memory: &M,
-        place: &Range<u64>,
-    ) -> Result<(), Error> {
-        let read = |file: &Range<u64>, address| {
-            let result = self
-                .file
-                .read_into(file.start, file.end - file.start, memory, address);
-            result.map_err(|error| self.file.error(error))
-        };
-        match &self.image {
-            Image::BzImage(image) => read(&image.code, place.start),
-            Image::Elf(image) => image
-                .segments
-                .iter()
-                .try_for_each(|s| read(&s.file, s.memory.start)),
-        }
-    }
-
-    fn registers<M: GuestMemoryBackend>(
-        &self,
-        memory: &M,
-        place: &Range<u64>,
-        facts: &Facts<'_>,
-    ) -> Result<Registers, Error> {
-        match &self.image {
-            Image::BzImage(image) => {
-                zero_page::write(memory, &image.header, facts)?;
-                cpu::long_mode(memory, image.entry(place.start), facts.initrd.as_ref())
-            }
-            Image::Elf(image) => {
-                pvh::write(memory, facts)?;
-                cpu::protected_mode(memory, image.entry)
-            }
-        }
-    }
-}
-
-impl Image {
-    fn parse(file: &ImageFile) -> Result<Self, ImageError> {
-        let head = file.read("the header", 0, file.len.min(HEAD as u64) as usize)?;
-        match format::detect(&head)? {
-            Format::BzImage => BzImage::parse(file, head).map(Image::BzImage),
-            Format::Elf => Elf::parse(file, &head).map(Image::Elf),
-        }
-    }
 }
 
 fn open_initrd(source: &Source) -> Result<ImageFile, Error> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, FileType, Mode};
 
 use crate::testing::images::bzimage;
-use crate::testing::{MIB, bytes, chain, file, load, ram};
+use crate::testing::{MIB, bytes, chain, file, load, ram, skipped};
 use crate::{Payload, Source, check};
 
 /// What `check` and `load` say about a kernel and about an initrd at this path: they agree.
@@ -19,7 +19,7 @@ fn refusal(path: &Path) -> String {
     let says = |payload: &Payload| {
         let loaded = chain(&load(payload, &ram(&[0..64 * MIB])).unwrap_err());
         let checked: Vec<String> = check(payload).iter().map(chain).collect();
-        assert_eq!(checked, [loaded.clone()]);
+        assert_eq!(checked, std::slice::from_ref(&loaded));
         loaded
     };
     let (kernel, initrd) = (says(&as_kernel), says(&as_initrd));
@@ -63,9 +63,9 @@ fn directories_fifos_sockets_and_devices_are_refused_without_waiting() {
 #[test]
 fn unreadable_files_are_refused() {
     let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if rustix::process::geteuid().is_root() {
-        eprintln!("skipped: root may read everything");
+        skipped("a file without permissions: root may read everything");
         return;
     }
 

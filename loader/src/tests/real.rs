@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use linux_loader::bootparam::boot_params;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::testing::{MIB, bytes, chain, file, load, ram};
+use crate::testing::{MIB, bytes, chain, file, load, ram, skipped};
 use crate::{Payload, check};
 
 fn kernel() -> Option<PathBuf> {
     let path = std::env::var_os("HYPE_TEST_KERNEL").map(PathBuf::from);
     if path.is_none() {
-        eprintln!("skipped: HYPE_TEST_KERNEL names no bzImage");
+        skipped("HYPE_TEST_KERNEL names no bzImage");
     }
     path
 }
