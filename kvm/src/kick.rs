@@ -79,9 +79,6 @@ impl Kick {
         if self.target.on_its_way.swap(true, Ordering::AcqRel) {
             return;
         }
-        // The handler does this too; but if the signal can't be sent, the flag alone still stops
-        // the vCPU at its next exit.
-        self.target.page.immediate_exit().store(1, Ordering::SeqCst);
         // The queue of real-time signals belongs to the user, so other processes may have filled
         // it. It drains as they run.
         for _ in 0..ATTEMPTS {
@@ -90,7 +87,9 @@ impl Kick {
             }
             std::thread::yield_now();
         }
+        // Without a signal, the flag alone still stops the vCPU, at its next exit.
         self.target.on_its_way.store(false, Ordering::Release);
+        self.target.page.immediate_exit().store(1, Ordering::SeqCst);
     }
 }
 

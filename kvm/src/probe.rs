@@ -70,7 +70,7 @@ const GUESTS: &[(&str, &[u8], Wanted, u32)] = &[
 ];
 
 /// Tries everything that the guest's processor is said to have. All results `Ok`: this KVM runs
-/// unmodified Linux. Takes some milliseconds, and [`DEADLINE`] more for each guest that hangs.
+/// unmodified Linux. Takes some milliseconds, and two seconds more for each guest that hangs.
 #[must_use]
 pub fn run(system: &System) -> Vec<Probe> {
     let cpuid = match system.supported_cpuid() {

@@ -96,19 +96,8 @@ impl Vm {
         M: GuestMemoryBackend + Send + Sync + 'static,
     {
         let slots = slots(&*memory)?;
-        if slots.len() > SLOTS_ANYWHERE {
-            let limit = system.kvm().get_nr_memslots();
-            if slots.len() > limit {
-                return Err(Error::Slots {
-                    regions: slots.len(),
-                    limit,
-                });
-            }
-        }
-        let fd = system
-            .kvm()
-            .create_vm()
-            .map_err(Error::call("KVM_CREATE_VM"))?;
+        check_count(slots.len(), || system.kvm().get_nr_memslots())?;
+        let fd = create(system).map_err(Error::call("KVM_CREATE_VM"))?;
         fd.set_tss_address(TSS_ADDRESS as usize)
             .map_err(Error::call("KVM_SET_TSS_ADDR"))?;
         for slot in slots {
@@ -157,6 +146,17 @@ impl Vm {
     /// come out of [`Vcpu::coalesced_ring`]. Wants `KVM_CAP_COALESCED_PIO`, which is optional.
     pub fn coalesce_pio(&self, port: u16, len: u16) -> Result<CoalescedPio, Error> {
         CoalescedPio::new(Arc::clone(&self.inner), port, len)
+    }
+}
+
+/// `KVM_CREATE_VM` waits for other users of this process's memory map, and gives up with `EINTR` if
+/// a signal comes meanwhile (a profiler's, or the kick of another VM).
+fn create(system: &System) -> Result<VmFd, kvm_ioctls::Error> {
+    loop {
+        match system.kvm().create_vm() {
+            Err(errno) if errno.errno() == libc::EINTR => {}
+            made => return made,
+        }
     }
 }
 

@@ -101,6 +101,25 @@ fn ten_thousand_requests_from_another_thread_are_all_seen() {
 }
 
 #[test]
+fn kick_reaches_a_thread_that_inherited_a_mask_with_the_signal_blocked() {
+    let Some(system) = system("kick with the signal blocked") else {
+        return;
+    };
+    let (_vm, mut vcpu) = guest(&system, &HALT);
+    let (sender, receiver) = mpsc::channel();
+    let runner = thread::spawn(move || {
+        vmm_sys_util::signal::block_signal(kvm::signal()).unwrap();
+        let (_binding, kick) = vcpu.bind().unwrap();
+        sender.send(kick).unwrap();
+        matches!(vcpu.run().unwrap(), Exit::Interrupted)
+    });
+
+    receiver.recv().unwrap().kick();
+
+    assert!(runner.join().unwrap());
+}
+
+#[test]
 fn kick_of_a_thread_that_has_ended_does_nothing() {
     let Some(system) = system("kick of an ended thread") else {
         return;
