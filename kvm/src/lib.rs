@@ -18,8 +18,10 @@
 //! What it does not do: it knows no devices, no boot protocol and no guest; it starts no thread
 //! (but for the time of a probe) and prints nothing. It is for x86-64 hosts.
 //!
-//! `unsafe` is in four places: the ioctls of `vm` and `vcpu`, the run page, the kick's signal
-//! handler, and the memory of the probe's guests.
+//! `unsafe` is where the kernel is at the other end of a pointer or a descriptor: taking over the
+//! descriptor (`system`), memory slots (`vm`), `KVM_RUN` (`vcpu`), the pages shared with the kernel
+//! (`run_page`, `exit`, `coalesced`), the kick's signal handler (`kick`), and the memory of the
+//! probe's guests (`probe::memory`).
 
 mod coalesced;
 mod error;

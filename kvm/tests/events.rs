@@ -1,11 +1,6 @@
 //! Registrations with a VM: they work, and end when they are dropped.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "tests may"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may")]
 
 mod common;
 
@@ -226,7 +221,7 @@ fn can_coalesce(system: &System, test: &str) -> bool {
         .iter()
         .any(|c| c.name == "KVM_CAP_COALESCED_PIO" && c.present);
     if !present {
-        eprintln!("skipped: no KVM_CAP_COALESCED_PIO: {test}");
+        common::skipped(&format!("no KVM_CAP_COALESCED_PIO: {test}"));
     }
     present
 }

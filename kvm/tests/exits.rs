@@ -1,11 +1,6 @@
 //! Exits of guests of a few bytes, in real mode with the in-kernel interrupt controllers.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "tests may"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may")]
 
 mod common;
 

@@ -1,11 +1,6 @@
 //! The kick: it stops what nothing else stops, and none is lost.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "tests may"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may")]
 
 mod common;
 
