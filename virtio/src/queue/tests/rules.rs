@@ -228,6 +228,7 @@ fn a_chain_of_nothing_is_a_request_without_bytes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes when interpreted")]
 fn lengths_that_add_up_beyond_32_bits_are_refused() {
     // The same megabyte, over and over: each buffer is good.
     let mut pair = Pair::new(8192, 0);
