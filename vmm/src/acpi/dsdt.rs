@@ -71,8 +71,8 @@ pub(super) fn body(info: &AcpiInfo<'_>) -> Result<Vec<u8>, Error> {
     devices.power_button();
 
     let mut body = Code::default();
-    // The value for the sleep control register; the others are reserved in 6.x but Linux wants
-    // more than one.
+    // The first value goes to the sleep control register (7.4.2); the other three are reserved. A
+    // package of one integer would be taken for the old, packed form.
     let sleep_type = pm::SLEEP_TYPE_S5;
     body.add(&Name::new(
         Path::new("_S5_"),
