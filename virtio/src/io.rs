@@ -5,6 +5,9 @@
 //! `device.handle(event, &mut io)` and looking at the rings. A [`worker`](crate::worker) adds
 //! what it takes to wait.
 
+#[cfg(test)]
+mod tests;
+
 use crate::poll::{Poll, Source, Watched};
 use crate::queue::QueueError;
 use crate::{Chain, ConfigSpace, Error, GuestMemory, Irq, Queue, Step, Token};

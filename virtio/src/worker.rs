@@ -24,6 +24,9 @@
 //! It does not restart a device, does not limit its rate, and does not serve one device from
 //! several threads.
 
+#[cfg(test)]
+mod tests;
+
 use crate::poll::{Poll, Source};
 use crate::{Device, Error, Event, Io, Irq};
 use std::any::Any;
@@ -316,11 +319,10 @@ impl Session {
         })?;
         self.end()
     }
-}
 
-impl Session {
     fn activate(&mut self) -> Result<(), Error> {
-        self.parts.device.activate(&mut self.parts.io)
+        self.parts.device.activate(&mut self.parts.io)?;
+        self.serve_queues()
     }
 
     /// Waits, if nothing is to be done, and calls the device for what is.
@@ -351,12 +353,18 @@ impl Session {
                 Source::Host(_) => {}
             }
         }
+        self.serve_queues()?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn serve_queues(&mut self) -> Result<(), Error> {
+        let Parts { device, io } = &mut self.parts;
         for queue in 0..io.queue_count() {
             if io.take_due(queue) {
                 device.handle(Event::Queue(queue), io)?;
             }
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     }
 
     fn end(mut self) -> Option<Parts> {

@@ -183,7 +183,10 @@ pub struct Machine {
 
 impl Default for Machine {
     fn default() -> Self {
-        let memory = ram(&[(0, (FIRST_QUEUE + QUEUES * QUEUE_MEMORY) as usize)]);
+        // Regions that are too small for huge pages, which take long to be cleared.
+        let queue = |queue| (FIRST_QUEUE + queue * QUEUE_MEMORY, QUEUE_MEMORY as usize);
+        let regions: Vec<_> = (0..QUEUES).map(queue).collect();
+        let memory = ram(&[&[(0, FIRST_QUEUE as usize)], &*regions].concat());
         Machine {
             memory,
             interrupts: Arc::default(),

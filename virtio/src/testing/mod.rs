@@ -12,7 +12,7 @@
 
 pub mod driver;
 pub mod echo;
-mod irq;
+pub mod irq;
 pub mod ring;
 
 pub use driver::{DEADLINE, Driver, Kick, Machine, Registers, Transport};
