@@ -86,7 +86,7 @@ pub struct Machine {
     pub serial: Option<Stream>,
 
     /// Seconds that a guest which took the power button has for its power-off
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub grace: u32,
 }
 
@@ -128,7 +128,9 @@ fn double_dashes(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 /// What stands behind the dashes of `-name`, `--name` or `-name=value`, if `arg` is one of them.
 fn long_name(arg: &OsStr) -> Option<&[u8]> {
     let bytes = arg.as_bytes();
-    let name = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-"))?;
+    let name = bytes
+        .strip_prefix(b"--")
+        .or_else(|| bytes.strip_prefix(b"-"))?;
     (name.len() > 1).then_some(name)
 }
 
@@ -137,7 +139,11 @@ mod tests {
     use super::*;
 
     fn parsed(args: &[&str]) -> Result<Args, clap::Error> {
-        parse(std::iter::once("hype").chain(args.iter().copied()).map(OsString::from))
+        parse(
+            std::iter::once("hype")
+                .chain(args.iter().copied())
+                .map(OsString::from),
+        )
     }
 
     #[test]

@@ -90,7 +90,11 @@ pub struct Control {
 
 impl Control {
     /// Starts to listen for signals and requests.
-    pub fn start(machine: impl Machine, grace: Duration, resizer: Option<Resizer>) -> io::Result<Self> {
+    pub fn start(
+        machine: impl Machine,
+        grace: Duration,
+        resizer: Option<Resizer>,
+    ) -> io::Result<Self> {
         let (requests, received) = channel();
         let mut signals = Signals::new(SIGNALS.map(|(signal, _)| signal))?;
         let quit = Arc::new(AtomicBool::new(false));
@@ -108,7 +112,13 @@ impl Control {
                 }
             }
         })?;
-        let mut steering = Steering { machine, grace, resizer, deadline: None, quit };
+        let mut steering = Steering {
+            machine,
+            grace,
+            resizer,
+            deadline: None,
+            quit,
+        };
         control.spawn("control", move || steering.run(&received))?;
         Ok(control)
     }
@@ -126,7 +136,8 @@ impl Control {
     }
 
     fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.threads.push(thread::Builder::new().name(name.into()).spawn(body)?);
+        self.threads
+            .push(thread::Builder::new().name(name.into()).spawn(body)?);
         Ok(())
     }
 }
@@ -271,9 +282,18 @@ mod tests {
 
     /// What the machine is told when `requests` come, and then time passes `timeouts` times.
     fn told(takes: bool, requests: &[Request], timeouts: usize) -> Vec<&'static str> {
-        let machine = Fake { takes, ..Fake::default() };
+        let machine = Fake {
+            takes,
+            ..Fake::default()
+        };
         let calls = Arc::clone(&machine.calls);
-        let mut steering = Steering { machine, grace: Duration::from_secs(30), resizer: None, deadline: None, quit: Arc::default() };
+        let mut steering = Steering {
+            machine,
+            grace: Duration::from_secs(30),
+            resizer: None,
+            deadline: None,
+            quit: Arc::default(),
+        };
         requests.iter().for_each(|request| steering.obey(*request));
         (0..timeouts).for_each(|_| steering.overdue());
         let calls = calls.lock().unwrap();
@@ -287,7 +307,10 @@ mod tests {
 
     #[test]
     fn a_second_power_off_stops_at_once() {
-        assert_eq!(told(true, &[Request::PowerOff, Request::PowerOff], 0), ["press", "stop"]);
+        assert_eq!(
+            told(true, &[Request::PowerOff, Request::PowerOff], 0),
+            ["press", "stop"]
+        );
     }
 
     #[test]
@@ -303,6 +326,13 @@ mod tests {
 
     #[test]
     fn the_power_button_alone_has_no_deadline() {
-        assert_eq!(told(false, &[Request::PowerButton, Request::Pause, Request::Resume], 0), ["press", "pause", "resume"]);
+        assert_eq!(
+            told(
+                false,
+                &[Request::PowerButton, Request::Pause, Request::Resume],
+                0
+            ),
+            ["press", "pause", "resume"]
+        );
     }
 }

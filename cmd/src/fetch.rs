@@ -19,13 +19,30 @@ const REDIRECTS: u32 = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("-{option} {url}: the scheme {scheme} is not known; known are http, https and file")]
-    Scheme { option: &'static str, url: String, scheme: String },
+    Scheme {
+        option: &'static str,
+        url: String,
+        scheme: String,
+    },
     #[error("-{option} {url}")]
-    Http { option: &'static str, url: String, source: Box<ureq::Error> },
+    Http {
+        option: &'static str,
+        url: String,
+        source: Box<ureq::Error>,
+    },
     #[error("-{option} {url}")]
-    Body { option: &'static str, url: String, source: io::Error },
+    Body {
+        option: &'static str,
+        url: String,
+        source: io::Error,
+    },
     #[error("-{option} {url}: got {got} of {expected} bytes")]
-    Short { option: &'static str, url: String, got: u64, expected: u64 },
+    Short {
+        option: &'static str,
+        url: String,
+        got: u64,
+        expected: u64,
+    },
     #[error("-{option} {url}: larger than {LIMIT} bytes")]
     Large { option: &'static str, url: String },
 }
@@ -38,7 +55,11 @@ pub fn source(option: &'static str, value: &OsStr) -> Result<Source, Error> {
     match scheme.to_ascii_lowercase().as_str() {
         "file" => Ok(Source::Path(PathBuf::from(rest))),
         "http" | "https" => download(option, &value.to_string_lossy()).map(Source::from),
-        _ => Err(Error::Scheme { option, url: value.to_string_lossy().into(), scheme: scheme.into() }),
+        _ => Err(Error::Scheme {
+            option,
+            url: value.to_string_lossy().into(),
+            scheme: scheme.into(),
+        }),
     }
 }
 
@@ -59,13 +80,22 @@ fn download(option: &'static str, url: &str) -> Result<File, Error> {
             .user_agent(concat!("hype/", env!("CARGO_PKG_VERSION")))
             .build(),
     );
-    let http = |source| Error::Http { option, url: url.into(), source: Box::new(source) };
-    let body = |source| Error::Body { option, url: url.into(), source };
+    let http = |source| Error::Http {
+        option,
+        url: url.into(),
+        source: Box::new(source),
+    };
+    let body = |source| Error::Body {
+        option,
+        url: url.into(),
+        source,
+    };
     let mut response = agent.get(url).call().map_err(http)?;
     let expected = response.body().content_length();
     let mut progress = Progress::new(option, expected);
     let mut reader = response.body_mut().as_reader();
-    let mut file = File::from(memfd_create(option, MemfdFlags::CLOEXEC).map_err(|error| body(error.into()))?);
+    let mut file =
+        File::from(memfd_create(option, MemfdFlags::CLOEXEC).map_err(|error| body(error.into()))?);
     let mut buffer = vec![0; 64 << 10];
     let mut got: u64 = 0;
     loop {
@@ -76,12 +106,20 @@ fn download(option: &'static str, url: &str) -> Result<File, Error> {
         file.write_all(bytes).map_err(body)?;
         got = got.saturating_add(bytes.len() as u64);
         if got > LIMIT {
-            return Err(Error::Large { option, url: url.into() });
+            return Err(Error::Large {
+                option,
+                url: url.into(),
+            });
         }
         progress.show(got);
     }
     if let Some(expected) = expected.filter(|expected| *expected != got) {
-        return Err(Error::Short { option, url: url.into(), got, expected });
+        return Err(Error::Short {
+            option,
+            url: url.into(),
+            got,
+            expected,
+        });
     }
     file.rewind().map_err(body)?;
     Ok(file)
@@ -99,16 +137,33 @@ impl Progress {
     const INTERVAL: Duration = Duration::from_millis(100);
 
     fn new(option: &'static str, expected: Option<u64>) -> Self {
-        Progress { option, expected, shown: None, terminal: io::stderr().is_terminal() }
+        Progress {
+            option,
+            expected,
+            shown: None,
+            terminal: io::stderr().is_terminal(),
+        }
     }
 
     fn show(&mut self, got: u64) {
-        if !self.terminal || self.shown.is_some_and(|shown| shown.elapsed() < Self::INTERVAL) {
+        if !self.terminal
+            || self
+                .shown
+                .is_some_and(|shown| shown.elapsed() < Self::INTERVAL)
+        {
             return;
         }
         self.shown = Some(Instant::now());
-        let of = self.expected.map(|bytes| format!(" of {} MiB", bytes >> 20)).unwrap_or_default();
-        let _ = write!(io::stderr(), "\r\x1b[K{}: {} MiB{of}", self.option, got >> 20);
+        let of = self
+            .expected
+            .map(|bytes| format!(" of {} MiB", bytes >> 20))
+            .unwrap_or_default();
+        let _ = write!(
+            io::stderr(),
+            "\r\x1b[K{}: {} MiB{of}",
+            self.option,
+            got >> 20
+        );
     }
 }
 
@@ -143,7 +198,10 @@ mod tests {
     fn a_body_arrives_whole() {
         let url = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
         let mut text = String::new();
-        download("kernel", &url).unwrap().read_to_string(&mut text).unwrap();
+        download("kernel", &url)
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(text, "hello");
     }
 
@@ -155,21 +213,31 @@ mod tests {
 
     #[test]
     fn an_error_status_is_an_error() {
-        let url = serve(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let url =
+            serve(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         let error = download("kernel", &url).unwrap_err();
         assert!(crate::say::chain(&error).contains("404"), "{error:?}");
     }
 
     #[test]
     fn a_refused_connection_is_an_error() {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert!(matches!(download("kernel", &format!("http://{address}/x")), Err(Error::Http { .. })));
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        assert!(matches!(
+            download("kernel", &format!("http://{address}/x")),
+            Err(Error::Http { .. })
+        ));
     }
 
     #[test]
     fn what_is_no_url_is_a_path() {
         for path in ["bzImage", "/a:b", "a/b", "file:///boot/vmlinuz"] {
-            assert!(matches!(source("kernel", OsStr::new(path)), Ok(Source::Path(_))), "{path}");
+            assert!(
+                matches!(source("kernel", OsStr::new(path)), Ok(Source::Path(_))),
+                "{path}"
+            );
         }
     }
 

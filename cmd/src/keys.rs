@@ -33,7 +33,11 @@ impl Keys {
     pub fn next(&mut self, byte: u8) -> Key {
         if !self.prefixed {
             self.prefixed = byte == PREFIX;
-            return if self.prefixed { Key::Nothing } else { Key::Guest(byte) };
+            return if self.prefixed {
+                Key::Nothing
+            } else {
+                Key::Guest(byte)
+            };
         }
         self.prefixed = false;
         match byte {
@@ -63,7 +67,11 @@ mod tests {
 
     fn typed(bytes: &[u8]) -> Vec<Key> {
         let mut keys = Keys::default();
-        bytes.iter().map(|byte| keys.next(*byte)).filter(|key| *key != Key::Nothing).collect()
+        bytes
+            .iter()
+            .map(|byte| keys.next(*byte))
+            .filter(|key| *key != Key::Nothing)
+            .collect()
     }
 
     #[test]
@@ -74,7 +82,10 @@ mod tests {
     #[test]
     fn the_key_behind_the_prefix_is_a_command() {
         assert_eq!(typed(b"\x01x"), [Key::Hype(Command::Quit)]);
-        assert_eq!(typed(b"\x01hx"), [Key::Hype(Command::Help), Key::Guest(b'x')]);
+        assert_eq!(
+            typed(b"\x01hx"),
+            [Key::Hype(Command::Help), Key::Guest(b'x')]
+        );
     }
 
     #[test]

@@ -39,7 +39,12 @@ fn main() -> ExitCode {
             // Help and version are answers; all else is a mistake. Neither can be told where
             // the standard streams are closed.
             let _ = error.print();
-            return if error.use_stderr() { Status::Usage } else { Status::Success }.into();
+            return if error.use_stderr() {
+                Status::Usage
+            } else {
+                Status::Success
+            }
+            .into();
         }
     };
     match args.command {

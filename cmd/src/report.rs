@@ -41,8 +41,17 @@ pub fn failure(error: &(dyn Error + 'static)) -> Status {
 
 /// The first hint that the error or one of its causes has.
 fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    std::iter::successors(Some(error), |error| error.source())
-        .find_map(|error| error.downcast_ref::<vmm::kvm::Error>()?.hint())
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(hint) = error
+            .downcast_ref::<vmm::kvm::Error>()
+            .and_then(vmm::kvm::Error::hint)
+        {
+            return Some(hint);
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// The kernel option without which a guest has no driver for a device.

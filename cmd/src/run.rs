@@ -17,7 +17,9 @@ use vmm::{Config, Handle, SerialPort, Vm};
 /// Why there is no machine to run.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("-console and -serial can't both have stdio: give one of them off, pty=LINK or file=PATH")]
+    #[error(
+        "-console and -serial can't both have stdio: give one of them off, pty=LINK or file=PATH"
+    )]
     TwoOnStdio,
     #[error("-cmdline is not valid UTF-8")]
     Cmdline,
@@ -64,15 +66,23 @@ impl Plan {
             return Err(Error::TwoOnStdio);
         }
         let cmdline = match machine.cmdline.take() {
-            Some(cmdline) => cmdline.into_string().map_err(|_: OsString| Error::Cmdline)?,
+            Some(cmdline) => cmdline
+                .into_string()
+                .map_err(|_: OsString| Error::Cmdline)?,
             None if serial == Stream::Stdio => "console=ttyS0 reboot=t".into(),
             None => "console=hvc0 reboot=t".into(),
         };
-        Ok(Plan { console, serial, cmdline, machine })
+        Ok(Plan {
+            console,
+            serial,
+            cmdline,
+            machine,
+        })
     }
 
     fn run(self) -> Result<Status, Error> {
-        let mut payload = Payload::linux(fetch::source("kernel", &self.machine.kernel)?).cmdline(self.cmdline);
+        let mut payload =
+            Payload::linux(fetch::source("kernel", &self.machine.kernel)?).cmdline(self.cmdline);
         if let Some(initrd) = &self.machine.initrd {
             payload = payload.initrd(fetch::source("initrd", initrd)?);
         }
@@ -83,28 +93,47 @@ impl Plan {
             ..Config::default()
         };
         let wanted = self.console == Stream::Stdio || self.serial == Stream::Stdio;
-        let keyboard = if wanted { Keyboard::new().map_err(Error::Terminal)? } else { None };
+        let keyboard = if wanted {
+            Keyboard::new().map_err(Error::Terminal)?
+        } else {
+            None
+        };
         let (keyboard, mut typed) = keyboard.unzip();
         let mut ptys = Vec::new();
         let mut resizer = None;
-        if let Some(Opened { input, output, pty }) = streams::open_stream("console", &self.console, &mut typed)? {
+        if let Some(Opened { input, output, pty }) =
+            streams::open_stream("console", &self.console, &mut typed)?
+        {
             let console = Console::new(input, output).name("console");
             resizer = (self.console == Stream::Stdio).then(|| console.resizer());
             config.devices.push(console.into());
             ptys.extend(pty);
         }
-        if let Some(Opened { input, output, pty }) = streams::open_stream("serial", &self.serial, &mut typed)? {
+        if let Some(Opened { input, output, pty }) =
+            streams::open_stream("serial", &self.serial, &mut typed)?
+        {
             config.serial = Some(SerialPort { input, output });
             ptys.extend(pty);
         }
         let vm = Vm::new(config)?;
-        ptys.iter().for_each(|pty: &Pty| say::line(format_args!("hype: {pty}")));
-        attend(vm, Duration::from_secs(self.machine.grace.into()), resizer, keyboard)
+        ptys.iter()
+            .for_each(|pty: &Pty| say::line(format_args!("hype: {pty}")));
+        attend(
+            vm,
+            Duration::from_secs(self.machine.grace.into()),
+            resizer,
+            keyboard,
+        )
     }
 }
 
 /// Runs the machine: the terminal is the guest's, the signals are ours.
-fn attend(vm: Vm, grace: Duration, resizer: Option<Resizer>, keyboard: Option<Keyboard>) -> Result<Status, Error> {
+fn attend(
+    vm: Vm,
+    grace: Duration,
+    resizer: Option<Resizer>,
+    keyboard: Option<Keyboard>,
+) -> Result<Status, Error> {
     let handle = vm.handle();
     if let (Some(resizer), Some((columns, rows))) = (&resizer, term::window_size()) {
         resizer.resize(columns, rows);
@@ -115,7 +144,10 @@ fn attend(vm: Vm, grace: Duration, resizer: Option<Resizer>, keyboard: Option<Ke
         // Nobody takes requests any more when the machine has ended: then there is nothing to do.
         let _ = requests.send(Request::from(command));
     };
-    let typed = keyboard.map(|keyboard| keyboard.start(on_command)).transpose().map_err(Error::Terminal)?;
+    let typed = keyboard
+        .map(|keyboard| keyboard.start(on_command))
+        .transpose()
+        .map_err(Error::Terminal)?;
     let ended = vm.run();
     drop(typed);
     let quit = control.end();

@@ -42,7 +42,11 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            line(format_args!("hype: {}: {}", record.level().as_str().to_lowercase(), record.args()));
+            line(format_args!(
+                "hype: {}: {}",
+                record.level().as_str().to_lowercase(),
+                record.args()
+            ));
         }
     }
 
@@ -51,7 +55,9 @@ impl Log for Logger {
 
 /// Sends the library's log here, as verbose as `HYPE_LOG` says.
 pub fn start_log() {
-    let level = std::env::var("HYPE_LOG").ok().and_then(|level| level.parse().ok());
+    let level = std::env::var("HYPE_LOG")
+        .ok()
+        .and_then(|level| level.parse().ok());
     // The only other logger there could be is one that was set here before.
     let _ = log::set_logger(&Logger);
     log::set_max_level(level.unwrap_or(LevelFilter::Warn));

@@ -14,7 +14,8 @@ impl ByteSize {
 
     /// Reads a size. Whole decimal numbers only, and what does not fit 64 bits is an error.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let rule = "a size is a whole number of MiB, or has one of K, M, G, T behind it, as in 512M or 2G";
+        let rule =
+            "a size is a whole number of MiB, or has one of K, M, G, T behind it, as in 512M or 2G";
         let (digits, shift) = match text.strip_suffix(['K', 'M', 'G', 'T']) {
             Some(digits) if text.ends_with('K') => (digits, 10),
             Some(digits) if text.ends_with('G') => (digits, 30),
@@ -25,8 +26,12 @@ impl ByteSize {
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(rule.into());
         }
-        let number: u64 = digits.parse().map_err(|_| "more than 2^64 bytes".to_string())?;
-        let bytes = number.checked_mul(1 << shift).ok_or("more than 2^64 bytes")?;
+        let number: u64 = digits
+            .parse()
+            .map_err(|_| "more than 2^64 bytes".to_string())?;
+        let bytes = number
+            .checked_mul(1 << shift)
+            .ok_or("more than 2^64 bytes")?;
         Ok(ByteSize(bytes))
     }
 }
@@ -67,14 +72,40 @@ mod tests {
 
     #[test]
     fn sizes_are_mib_or_carry_their_unit() {
-        for (text, bytes) in [("1", 1 << 20), ("4K", 4096), ("64M", 64 << 20), ("2G", 2 << 30), ("1T", 1 << 40)] {
-            assert_eq!(ByteSize::parse(text).map(ByteSize::bytes), Ok(bytes), "{text}");
+        for (text, bytes) in [
+            ("1", 1 << 20),
+            ("4K", 4096),
+            ("64M", 64 << 20),
+            ("2G", 2 << 30),
+            ("1T", 1 << 40),
+        ] {
+            assert_eq!(
+                ByteSize::parse(text).map(ByteSize::bytes),
+                Ok(bytes),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn sizes_that_are_none_are_refused() {
-        for text in ["", "M", "-1", "+1", "1e9", "0x10", " 64M", "64M ", "64MB", "64m", "1.5G", "16E", "99999999T", "18446744073709551615", "٣"] {
+        for text in [
+            "",
+            "M",
+            "-1",
+            "+1",
+            "1e9",
+            "0x10",
+            " 64M",
+            "64M ",
+            "64MB",
+            "64m",
+            "1.5G",
+            "16E",
+            "99999999T",
+            "18446744073709551615",
+            "٣",
+        ] {
             assert!(ByteSize::parse(text).is_err(), "{text:?}");
         }
     }

@@ -19,11 +19,22 @@ use vmm::virtio::stream::{Input, Output};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("-{option} file={path}")]
-    File { option: &'static str, path: String, source: io::Error },
+    File {
+        option: &'static str,
+        path: String,
+        source: io::Error,
+    },
     #[error("-{option} pty={link}")]
-    Pty { option: &'static str, link: String, source: io::Error },
+    Pty {
+        option: &'static str,
+        link: String,
+        source: io::Error,
+    },
     #[error("-{option} stdio")]
-    Stdio { option: &'static str, source: io::Error },
+    Stdio {
+        option: &'static str,
+        source: io::Error,
+    },
 }
 
 /// Both directions of a console, and what must live as long as it is used.
@@ -36,18 +47,35 @@ pub struct Opened {
 
 /// Opens what `-option` names. `typed` is what is typed where standard input is a terminal; the
 /// console on stdio takes it.
-pub fn open_stream(option: &'static str, stream: &Stream, typed: &mut Option<OwnedFd>) -> Result<Option<Opened>, Error> {
+pub fn open_stream(
+    option: &'static str,
+    stream: &Stream,
+    typed: &mut Option<OwnedFd>,
+) -> Result<Option<Opened>, Error> {
     match stream {
         Stream::Off => Ok(None),
-        Stream::Stdio => stdio_stream(typed.take()).map_err(|source| Error::Stdio { option, source }),
+        Stream::Stdio => {
+            stdio_stream(typed.take()).map_err(|source| Error::Stdio { option, source })
+        }
         Stream::File(path) => {
             let file = File::options().create(true).append(true).open(path);
             let output = file.and_then(|file| Output::fd(file.into()));
-            let error = |source| Error::File { option, path: path.display().to_string(), source };
-            Ok(Some(Opened { output: Some(output.map_err(error)?), ..Opened::default() }))
+            let error = |source| Error::File {
+                option,
+                path: path.display().to_string(),
+                source,
+            };
+            Ok(Some(Opened {
+                output: Some(output.map_err(error)?),
+                ..Opened::default()
+            }))
         }
         Stream::Pty(link) => {
-            let error = |source| Error::Pty { option, link: link.display().to_string(), source };
+            let error = |source| Error::Pty {
+                option,
+                link: link.display().to_string(),
+                source,
+            };
             Pty::open(link).map_err(error).map(Some)
         }
     }
@@ -84,14 +112,26 @@ impl Pty {
         grantpt(&master)?;
         unlockpt(&master)?;
         let name = OsString::from_vec(ptsname(&master, Vec::new())?.into_bytes());
-        let slave = open(name.as_os_str(), OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, 0.into())?;
+        let slave = open(
+            name.as_os_str(),
+            OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+            0.into(),
+        )?;
         let mut attributes = rustix::termios::tcgetattr(&slave)?;
         attributes.make_raw();
         rustix::termios::tcsetattr(&slave, rustix::termios::OptionalActions::Now, &attributes)?;
         replace_link(&name, link)?;
-        let pty = Pty { link: link.into(), name, _slave: slave };
+        let pty = Pty {
+            link: link.into(),
+            name,
+            _slave: slave,
+        };
         let input = Input::fd(own(&master)?)?;
-        Ok(Opened { input: Some(input), output: Some(Output::fd(master)?), pty: Some(pty) })
+        Ok(Opened {
+            input: Some(input),
+            output: Some(Output::fd(master)?),
+            pty: Some(pty),
+        })
     }
 }
 

@@ -31,7 +31,10 @@ impl Raw {
     pub fn enter() -> io::Result<Raw> {
         let terminal = dup(stdio::stdin())?;
         let attributes = tcgetattr(&terminal)?;
-        *saved() = Some(Saved { terminal, attributes });
+        *saved() = Some(Saved {
+            terminal,
+            attributes,
+        });
         let raw = Raw(());
         make_raw()?;
         Ok(raw)
@@ -48,7 +51,11 @@ impl Drop for Raw {
 /// Makes the terminal raw again, after a [`restore`] that was not the end.
 pub fn make_raw() -> io::Result<()> {
     let saved = saved();
-    let Some(Saved { terminal, attributes }) = saved.as_ref() else {
+    let Some(Saved {
+        terminal,
+        attributes,
+    }) = saved.as_ref()
+    else {
         return Ok(());
     };
     let mut raw = attributes.clone();
@@ -58,7 +65,11 @@ pub fn make_raw() -> io::Result<()> {
 
 /// Gives the terminal its attributes back, if it is raw. Nothing can be done where that fails.
 pub fn restore() {
-    if let Some(Saved { terminal, attributes }) = saved().as_ref() {
+    if let Some(Saved {
+        terminal,
+        attributes,
+    }) = saved().as_ref()
+    {
         let _ = tcsetattr(terminal, OptionalActions::Now, attributes);
     }
 }

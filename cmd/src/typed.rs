@@ -47,12 +47,18 @@ impl Keyboard {
             pending: Vec::new(),
             on_command,
         };
-        let thread = thread::Builder::new().name("terminal".into()).spawn(move || {
-            if let Err(error) = pump.run() {
-                log::warn!("cannot read the terminal any more: {error}");
-            }
-        })?;
-        Ok(Typed { stop: Some(stop), thread: Some(thread), _raw: raw })
+        let thread = thread::Builder::new()
+            .name("terminal".into())
+            .spawn(move || {
+                if let Err(error) = pump.run() {
+                    log::warn!("cannot read the terminal any more: {error}");
+                }
+            })?;
+        Ok(Typed {
+            stop: Some(stop),
+            thread: Some(thread),
+            _raw: raw,
+        })
     }
 }
 
@@ -103,10 +109,18 @@ impl<F: FnMut(Command)> Pump<F> {
     /// Waits until something is typed, the thread is to end, or the guest's pipe has room for
     /// what is pending.
     fn wait(&self) -> io::Result<(PollFlags, PollFlags, PollFlags)> {
-        let wanted = if self.pending.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        let wanted = if self.pending.is_empty() {
+            PollFlags::empty()
+        } else {
+            PollFlags::OUT
+        };
         let terminal = PollFd::from_borrowed_fd(stdio::stdin(), PollFlags::IN);
         let mut fds = vec![terminal, PollFd::new(&self.stopped, PollFlags::IN)];
-        fds.extend(self.to_guest.as_ref().map(|guest| PollFd::new(guest, wanted)));
+        fds.extend(
+            self.to_guest
+                .as_ref()
+                .map(|guest| PollFd::new(guest, wanted)),
+        );
         while let Err(error) = poll(&mut fds, None) {
             if error != Errno::INTR {
                 return Err(error.into());

@@ -24,12 +24,19 @@ pub(crate) trait ActiveDevice: Send + Sync {
     fn report(&self) -> DeviceReport;
 }
 
+/// The button that asks the guest to switch itself off.
+pub(crate) trait PowerButton: Send + Sync {
+    fn press(&self);
+    /// Whether the guest has seen the last press.
+    fn taken(&self) -> bool;
+}
+
 /// What runs beside the vCPUs.
 #[derive(Default)]
 pub(crate) struct Devices {
     pub(crate) active: Vec<Arc<dyn ActiveDevice>>,
-    /// Tells the guest that the power button was pressed; absent without ACPI.
-    pub(crate) power_button: Option<Box<dyn Fn() + Send + Sync>>,
+    /// Absent without ACPI.
+    pub(crate) power_button: Option<Arc<dyn PowerButton>>,
 }
 
 enum Fleet {
@@ -94,8 +101,8 @@ impl Control {
         let state = self.gate.state();
         match &*fleet {
             Fleet::Afloat(devices) if state != State::Created => match &devices.power_button {
-                Some(press) => {
-                    press();
+                Some(button) => {
+                    button.press();
                     Ok(())
                 }
                 None => Err(Error::NoPowerButton),
@@ -104,6 +111,16 @@ impl Control {
                 step: "press the power button of",
                 state,
             }),
+        }
+    }
+
+    pub(crate) fn power_button_taken(&self) -> bool {
+        match &*self.lock() {
+            Fleet::Afloat(devices) => devices
+                .power_button
+                .as_ref()
+                .is_some_and(|button| button.taken()),
+            Fleet::Sunk(_) => false,
         }
     }
 

@@ -59,6 +59,12 @@ impl Handle {
         self.control.power_button()
     }
 
+    /// Whether the guest has taken note of the last press of the power button: its kernel runs
+    /// and has a driver for the button. Whether anybody in there acts on it is another matter.
+    pub fn power_button_taken(&self) -> bool {
+        self.control.power_button_taken()
+    }
+
     /// What the machine has done so far; after the end, what it had done.
     pub fn report(&self) -> Report {
         self.control.report()

@@ -36,8 +36,9 @@
 //!   acpi, legacy, memory, arch: the machine that the guest sees
 //! ```
 //!
-//! The crate puts [`kvm`], [`loader`] and [`virtio`] together, which know nothing of each other. As
-//! many machines as the host can hold live side by side in a process.
+//! The crate puts [`kvm`], [`loader`] and [`virtio`] together, which know nothing of each other,
+//! and passes them on: an embedder needs no other dependency. As many machines as the host can
+//! hold live side by side in a process.
 //!
 //! # What it does not do
 //!
@@ -77,4 +78,4 @@ pub use outcome::{CrashReport, Outcome};
 pub use state::State;
 pub use vm::Vm;
 /// The layers below, so that an embedder needs one dependency only.
-pub use {kvm, loader, virtio};
+pub use {kvm, loader, virtio, vm_memory};

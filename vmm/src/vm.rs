@@ -4,7 +4,7 @@ use crate::arch::{boot, cpuid, lapic, layout, msr};
 use crate::boot::{DeviceWindow, Guest};
 use crate::bus::BusDevice;
 use crate::config::{Config, KvmSource, Problem, SerialPort, VirtioDevice};
-use crate::control::{ActiveDevice, Control, Devices};
+use crate::control::{ActiveDevice, Control, Devices, PowerButton};
 use crate::handle::Handle;
 use crate::legacy::pm::Pm;
 use crate::legacy::serial::Serial;
@@ -80,8 +80,7 @@ impl Vm {
                 .into_iter()
                 .map(|device| device as Arc<dyn ActiveDevice>)
                 .collect(),
-            power_button: with_acpi
-                .then(|| Box::new(move || pm.press_power_button()) as Box<dyn Fn() + Send + Sync>),
+            power_button: with_acpi.then_some(pm as Arc<dyn PowerButton>),
         });
         Ok(Vm {
             control,

@@ -4,6 +4,14 @@
 //! and `HYPE_GUEST_INITRD` name them (`make test` sets both, and finds such a host). Without
 //! them each test says that it was skipped; with `HYPE_REQUIRE_KVM=1` it fails instead.
 
+// The helpers of a test may panic like the test itself: that is how it fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+
 mod terminal;
 
 use std::path::PathBuf;
@@ -58,7 +66,9 @@ const QUIET: &str = "console=hvc0 reboot=t quiet";
 
 #[test]
 fn alpine_on_the_virtio_console_follows_the_window_and_powers_off() {
-    let Some(guest) = guest("alpine_on_the_virtio_console") else { return };
+    let Some(guest) = guest("alpine_on_the_virtio_console") else {
+        return;
+    };
 
     let mut terminal = guest.boot(&["-cmdline", QUIET, "-cpus", "4"]);
     terminal.type_line("cat /etc/os-release");
@@ -78,9 +88,16 @@ fn alpine_on_the_virtio_console_follows_the_window_and_powers_off() {
 
 #[test]
 fn alpine_on_the_serial_port_reboots() {
-    let Some(guest) = guest("alpine_on_the_serial_port") else { return };
+    let Some(guest) = guest("alpine_on_the_serial_port") else {
+        return;
+    };
 
-    let mut terminal = guest.boot(&["-serial", "stdio", "-cmdline", "console=ttyS0 reboot=t quiet"]);
+    let mut terminal = guest.boot(&[
+        "-serial",
+        "stdio",
+        "-cmdline",
+        "console=ttyS0 reboot=t quiet",
+    ]);
     terminal.type_line("echo a$((6*7))z");
     terminal.expect("a42z");
     terminal.type_line("reboot");
@@ -91,7 +108,9 @@ fn alpine_on_the_serial_port_reboots() {
 
 #[test]
 fn a_guest_panic_is_told() {
-    let Some(guest) = guest("a_guest_panic_is_told") else { return };
+    let Some(guest) = guest("a_guest_panic_is_told") else {
+        return;
+    };
 
     let mut terminal = guest.boot(&["-cmdline", QUIET]);
     terminal.type_line("echo c > /proc/sysrq-trigger");
@@ -103,7 +122,9 @@ fn a_guest_panic_is_told() {
 
 #[test]
 fn control_a_x_quits_and_control_a_h_helps() {
-    let Some(guest) = guest("control_a_x_quits") else { return };
+    let Some(guest) = guest("control_a_x_quits") else {
+        return;
+    };
 
     let mut terminal = guest.boot(&["-cmdline", QUIET]);
     terminal.type_bytes(b"\x01h");
@@ -116,7 +137,9 @@ fn control_a_x_quits_and_control_a_h_helps() {
 
 #[test]
 fn sigterm_presses_the_power_button() {
-    let Some(guest) = guest("sigterm_presses_the_power_button") else { return };
+    let Some(guest) = guest("sigterm_presses_the_power_button") else {
+        return;
+    };
 
     let mut terminal = guest.boot(&["-cmdline", QUIET]);
     terminal.signal("TERM");
@@ -126,10 +149,13 @@ fn sigterm_presses_the_power_button() {
 }
 
 #[test]
-fn a_guest_without_init_is_stopped_by_sigterm_soon() {
-    let Some(guest) = guest("a_guest_without_init_is_stopped") else { return };
+fn a_guest_that_does_not_power_off_is_stopped_after_its_grace() {
+    let Some(guest) = guest("a_guest_that_does_not_power_off") else {
+        return;
+    };
 
-    let mut terminal = guest.start(&["-cmdline", "console=hvc0 rdinit=/bin/sleep -- 1000"]);
+    let cmdline = "console=hvc0 rdinit=/bin/sleep -- 1000";
+    let mut terminal = guest.start(&["-grace", "2", "-cmdline", cmdline]);
     terminal.expect("Run /bin/sleep as init");
     terminal.signal("TERM");
 
@@ -146,9 +172,17 @@ fn a_distribution_kernel_boots_to_its_init_on_the_serial_port() {
         eprintln!("skipped: {name}: HYPE_DISTRO_KERNEL is not set");
         return;
     };
-    let guest = Guest { kernel: kernel.into(), ..guest };
+    let guest = Guest {
+        kernel: kernel.into(),
+        ..guest
+    };
 
-    let mut terminal = guest.boot(&["-serial", "stdio", "-cmdline", "console=ttyS0 reboot=t quiet"]);
+    let mut terminal = guest.boot(&[
+        "-serial",
+        "stdio",
+        "-cmdline",
+        "console=ttyS0 reboot=t quiet",
+    ]);
     terminal.type_line("uname -r");
     terminal.expect("cloud-amd64");
     terminal.type_line("poweroff");

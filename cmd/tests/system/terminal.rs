@@ -34,7 +34,12 @@ struct Screen {
 impl Terminal {
     /// Starts a command on a new terminal of 80 columns and 24 rows.
     pub fn spawn(program: &str, args: &[&str]) -> Terminal {
-        let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
+        let size = PtySize {
+            rows: 24,
+            cols: 80,
+            pixel_width: 0,
+            pixel_height: 0,
+        };
         let pair = native_pty_system().openpty(size).unwrap();
         let device = pair.master.tty_name().unwrap();
         let attributes = stty(&device);
@@ -48,7 +53,11 @@ impl Terminal {
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = output.read(&mut buffer) {
-                shown.text.lock().unwrap().extend_from_slice(&buffer[..count]);
+                shown
+                    .text
+                    .lock()
+                    .unwrap()
+                    .extend_from_slice(&buffer[..count]);
                 shown.changed.notify_all();
             }
         });
@@ -69,14 +78,19 @@ impl Terminal {
         let deadline = Instant::now() + PATIENCE;
         let mut shown = self.screen.text.lock().unwrap();
         loop {
-            let found = shown[self.seen..].windows(text.len()).position(|window| window == text.as_bytes());
+            let found = shown[self.seen..]
+                .windows(text.len())
+                .position(|window| window == text.as_bytes());
             if let Some(at) = found {
                 self.seen += at + text.len();
                 return;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let text_so_far = String::from_utf8_lossy(&shown).into_owned();
-            assert!(!left.is_zero(), "no {text:?} within {PATIENCE:?} in:\n{text_so_far}");
+            assert!(
+                !left.is_zero(),
+                "no {text:?} within {PATIENCE:?} in:\n{text_so_far}"
+            );
             shown = self.screen.changed.wait_timeout(shown, left).unwrap().0;
         }
     }
@@ -96,19 +110,33 @@ impl Terminal {
 
     /// Gives the window another size.
     pub fn resize(&self, rows: u16, cols: u16) {
-        self.master.resize(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }).unwrap();
+        self.master
+            .resize(PtySize {
+                rows,
+                cols,
+                pixel_width: 0,
+                pixel_height: 0,
+            })
+            .unwrap();
     }
 
     /// Sends a signal to the command.
     pub fn signal(&self, name: &str) {
         let pid = self.child.process_id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     /// The command's exit status, once it has ended.
     pub fn wait(&mut self) -> u32 {
         let text = self.text();
-        self.wait_for(PATIENCE).unwrap_or_else(|| panic!("still running after {PATIENCE:?}:\n{text}"))
+        self.wait_for(PATIENCE)
+            .unwrap_or_else(|| panic!("still running after {PATIENCE:?}:\n{text}"))
     }
 
     /// The same, or None when it still runs after `limit`.
@@ -144,7 +172,16 @@ impl Drop for Terminal {
 }
 
 fn stty(device: &std::path::Path) -> String {
-    let output = Command::new("stty").arg("-g").arg("-F").arg(device).output().unwrap();
-    assert!(output.status.success(), "stty: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("stty")
+        .arg("-g")
+        .arg("-F")
+        .arg(device)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "stty: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::gate::Turn;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use virtio::device::Kind;
@@ -147,13 +148,12 @@ fn the_power_button_needs_a_machine_that_has_one_and_runs() {
     let created = control.power_button().unwrap_err();
     control.gate.advance(Step::Start).unwrap();
     let without = control.power_button().unwrap_err();
-    let (sender, pressed) = mpsc::channel();
-    let power_button =
-        Some(Box::new(move || sender.send(()).unwrap()) as Box<dyn Fn() + Send + Sync>);
+    let button = Arc::new(Button::default());
     control.set_devices(Devices {
         active: Vec::new(),
-        power_button,
+        power_button: Some(Arc::clone(&button) as Arc<dyn PowerButton>),
     });
+    let before = control.power_button_taken();
     control.power_button().unwrap();
 
     assert_eq!(
@@ -161,7 +161,25 @@ fn the_power_button_needs_a_machine_that_has_one_and_runs() {
         "can't press the power button of a machine that is created"
     );
     assert!(matches!(without, Error::NoPowerButton));
-    assert_eq!(pressed.try_iter().count(), 1);
+    assert!(!before);
+    assert!(button.pressed.load(Ordering::SeqCst));
+    assert!(control.power_button_taken());
+}
+
+/// Taken by the guest as soon as it is pressed.
+#[derive(Default)]
+struct Button {
+    pressed: AtomicBool,
+}
+
+impl PowerButton for Button {
+    fn press(&self) {
+        self.pressed.store(true, Ordering::SeqCst);
+    }
+
+    fn taken(&self) -> bool {
+        self.pressed.load(Ordering::SeqCst)
+    }
 }
 
 #[test]

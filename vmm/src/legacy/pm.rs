@@ -11,6 +11,7 @@
 
 use super::{read_each, write_each};
 use crate::bus::{Action, BusDevice};
+use crate::control::PowerButton;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -48,13 +49,6 @@ impl Pm {
         }
     }
 
-    /// Presses the power button: what follows is up to the guest. From any thread.
-    pub fn press_power_button(&self) {
-        // The event first: the guest may look before this thread goes on.
-        self.events.fetch_or(EVENT_POWER_BUTTON, Ordering::SeqCst);
-        (self.interrupt)();
-    }
-
     fn sleep(&self, control: u8) -> Action {
         if control & SLEEP_ENABLE == 0 {
             return Action::None;
@@ -65,6 +59,19 @@ impl Pm {
         // No such state: whoever waits for the end of the sleep finds that it is over.
         self.awake.store(true, Ordering::SeqCst);
         Action::None
+    }
+}
+
+/// From any thread; what follows a press is up to the guest.
+impl PowerButton for Pm {
+    fn press(&self) {
+        // The event first: the guest may look before this thread goes on.
+        self.events.fetch_or(EVENT_POWER_BUTTON, Ordering::SeqCst);
+        (self.interrupt)();
+    }
+
+    fn taken(&self) -> bool {
+        self.events.load(Ordering::SeqCst) & EVENT_POWER_BUTTON == 0
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bus::BusDevice;
+use crate::control::PowerButton;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -134,11 +135,13 @@ fn a_sleep_state_that_does_not_exist_is_over_at_once() {
 #[test]
 fn a_pressed_button_interrupts_and_is_seen_once() {
     let (bus, pm, raised) = machine();
-    pm.press_power_button();
-    pm.press_power_button();
+    pm.press();
+    pm.press();
     assert_eq!(raised.load(Ordering::SeqCst), 2);
+    assert!(!pm.taken());
     assert_eq!(inb(&bus, 0x602), pm::EVENT_POWER_BUTTON);
     assert_eq!(inb(&bus, 0x602), 0);
+    assert!(pm.taken());
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 /// Bytes that are different at each place, as far as that goes.
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|index| b'!' + (index.wrapping_mul(31) % 90) as u8).collect()
+    (0..len)
+        .map(|index| b'!' + (index.wrapping_mul(31) % 90) as u8)
+        .collect()
 }
 
 /// Reads `len` bytes from the console as they come, and sends them back.

@@ -81,7 +81,10 @@ fn a_quiet_boot_makes_few_user_exits_and_none_for_a_notify() {
     if init::is_guest() {
         init::run(|| println!("here"));
     }
-    let test = concat!(module_path!(), "::a_quiet_boot_makes_few_user_exits_and_none_for_a_notify");
+    let test = concat!(
+        module_path!(),
+        "::a_quiet_boot_makes_few_user_exits_and_none_for_a_notify"
+    );
     let ended: Option<Ended> = crate::support::run(test, |_| {}, |_| {});
     let Some(ended) = ended else { return };
     let exits = ended.report.total_exits();

@@ -7,6 +7,15 @@
 //! host's KVM has to run unmodified Linux. What is missing is said loudly; with
 //! `HYPE_REQUIRE_KVM=1` it is a failure.
 
+// The helpers of a test may panic like the test itself: that is how it fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+#![allow(clippy::print_stderr, clippy::print_stdout)]
+
 mod console;
 mod lifecycle;
 mod machine;
@@ -34,7 +43,9 @@ macro_rules! guest_test {
                 $crate::support::init::run($guest);
             }
             let test = concat!(module_path!(), "::", stringify!($name));
-            let Some(ended) = $crate::support::run(test, $config, $host) else { return };
+            let Some(ended) = $crate::support::run(test, $config, $host) else {
+                return;
+            };
             assert!(
                 matches!(ended.outcome, $ends),
                 "ended with {:?} instead of {}; the guest printed:\n{}",

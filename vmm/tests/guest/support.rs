@@ -50,26 +50,39 @@ pub struct Host {
 
 /// Boots the machine, runs the host half beside it and waits for its end. None if that had to be
 /// skipped.
-pub fn run(test: &str, plan: impl FnOnce(&mut Plan), host: impl FnOnce(&mut Host)) -> Option<Ended> {
+pub fn run(
+    test: &str,
+    plan: impl FnOnce(&mut Plan),
+    host: impl FnOnce(&mut Host),
+) -> Option<Ended> {
     let kernel = kernel(test)?;
     let (_, name) = test.split_once("::").expect("a test lives in a crate");
-    let mut plan_to_be = Plan { config: Config::default(), cmdline: "reboot=t quiet panic=-1".into(), port: Port::Hvc0 };
+    let mut plan_to_be = Plan {
+        config: Config::default(),
+        cmdline: "reboot=t quiet panic=-1".into(),
+        port: Port::Hvc0,
+    };
     plan_to_be.config.memory = 256 << 20;
     plan(&mut plan_to_be);
-    let Plan { mut config, cmdline, port } = plan_to_be;
+    let Plan {
+        mut config,
+        cmdline,
+        port,
+    } = plan_to_be;
 
     let console = match port {
         Port::Hvc0 => "hvc0",
         Port::TtyS0 => "ttyS0",
     };
-    let init = format!("HYPE_GUEST=1 RUST_BACKTRACE=1 -- --exact {name} --nocapture --test-threads=1");
+    let init =
+        format!("HYPE_GUEST=1 RUST_BACKTRACE=1 -- --exact {name} --nocapture --test-threads=1");
     let cmdline = format!("console={console} {cmdline} {init}");
     config.payload = Some(Payload::linux(kernel).initrd(initrd()).cmdline(cmdline));
 
     let screen = Arc::new(Screen::default());
     let (keys, keyboard) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let input = Some(Input::fd(keys).unwrap());
-    let output = Some(Output::writer(Writer(Arc::clone(&screen))).unwrap());
+    let output = Some(Output::writer(Writer(Arc::clone(&screen))));
     let mut resizer = None;
     match port {
         Port::Hvc0 => {
@@ -81,7 +94,13 @@ pub fn run(test: &str, plan: impl FnOnce(&mut Plan), host: impl FnOnce(&mut Host
     }
     let vm = Vm::new(config).unwrap();
     let handle = vm.handle();
-    let mut view = Host { handle: handle.clone(), resizer, keyboard: keyboard.into(), screen: Arc::clone(&screen), seen: 0 };
+    let mut view = Host {
+        handle: handle.clone(),
+        resizer,
+        keyboard: keyboard.into(),
+        screen: Arc::clone(&screen),
+        seen: 0,
+    };
     let watchdog = Watchdog::start(handle.clone());
     let machine = thread::spawn(move || vm.run());
     host(&mut view);
@@ -89,7 +108,11 @@ pub fn run(test: &str, plan: impl FnOnce(&mut Plan), host: impl FnOnce(&mut Host
     drop(watchdog);
     let text = screen.text();
     let outcome = outcome.unwrap_or_else(|error| panic!("{error:?}; the guest printed:\n{text}"));
-    Some(Ended { outcome, text, report: handle.report() })
+    Some(Ended {
+        outcome,
+        text,
+        report: handle.report(),
+    })
 }
 
 /// The kernel to boot, or None, said loudly, where guests can't run.
@@ -99,7 +122,10 @@ fn kernel(test: &str) -> Option<PathBuf> {
         Some(_) => "this test binary is not static, so it can't be a guest's init",
         None => "HYPE_GUEST_KERNEL is not set",
     };
-    assert!(std::env::var_os("HYPE_REQUIRE_KVM").is_none(), "{test}: {missing}");
+    assert!(
+        std::env::var_os("HYPE_REQUIRE_KVM").is_none(),
+        "{test}: {missing}"
+    );
     eprintln!("skipped: {test}: {missing}");
     None
 }
@@ -115,11 +141,20 @@ fn initrd() -> File {
         ("proc", 0o040_755, Vec::new()),
         ("sys", 0o040_755, Vec::new()),
         ("dev/console", 0o020_600, Vec::new()),
-        ("init", 0o100_755, std::fs::read(std::env::current_exe().unwrap()).unwrap()),
+        (
+            "init",
+            0o100_755,
+            std::fs::read(std::env::current_exe().unwrap()).unwrap(),
+        ),
     ];
     let mut archive = tempfile::tempfile().unwrap();
     for (index, (name, mode, contents)) in entries.into_iter().enumerate() {
-        let entry = cpio::NewcBuilder::new(name).ino(index as u32 + 1).nlink(1).mode(mode).rdev_major(5).rdev_minor(1);
+        let entry = cpio::NewcBuilder::new(name)
+            .ino(index as u32 + 1)
+            .nlink(1)
+            .mode(mode)
+            .rdev_major(5)
+            .rdev_minor(1);
         let mut writer = entry.write(&mut archive, contents.len() as u32);
         writer.write_all(&contents).unwrap();
         writer.finish().unwrap();
@@ -187,14 +222,20 @@ impl Host {
         let deadline = Instant::now() + DEADLINE;
         let mut shown = self.screen.bytes.lock().unwrap();
         loop {
-            let found = shown[self.seen..].windows(text.len()).position(|window| window == text.as_bytes());
+            let found = shown[self.seen..]
+                .windows(text.len())
+                .position(|window| window == text.as_bytes());
             if let Some(at) = found {
                 self.seen += at + text.len();
                 return;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let over = left.is_zero() || self.handle.state() == vmm::State::Stopped;
-            assert!(!over, "no {text:?} in:\n{}", String::from_utf8_lossy(&shown));
+            assert!(
+                !over,
+                "no {text:?} in:\n{}",
+                String::from_utf8_lossy(&shown)
+            );
             let poll = left.min(Duration::from_millis(200));
             shown = self.screen.changed.wait_timeout(shown, poll).unwrap().0;
         }
@@ -209,7 +250,9 @@ impl Host {
 /// Reads what `source` gives to its end, for guests.
 pub fn read_to_string(path: &str) -> String {
     let mut text = String::new();
-    File::open(path).and_then(|mut file| file.read_to_string(&mut text)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    File::open(path)
+        .and_then(|mut file| file.read_to_string(&mut text))
+        .unwrap_or_else(|error| panic!("{path}: {error}"));
     text
 }
 

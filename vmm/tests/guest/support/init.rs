@@ -12,11 +12,19 @@ pub fn is_guest() -> bool {
 /// Runs the guest half and powers off; a half that panics resets the machine instead.
 pub fn run(half: impl FnOnce() + UnwindSafe) -> ! {
     for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
-        mount(kind, place, kind, MountFlags::empty(), None).unwrap_or_else(|error| panic!("{place}: {error}"));
+        mount(kind, place, kind, MountFlags::empty(), None)
+            .unwrap_or_else(|error| panic!("{place}: {error}"));
     }
     let result = catch_unwind(half);
-    println!("guest half {}", if result.is_ok() { "passed" } else { "failed" });
-    end(if result.is_ok() { RebootCommand::PowerOff } else { RebootCommand::Restart })
+    println!(
+        "guest half {}",
+        if result.is_ok() { "passed" } else { "failed" }
+    );
+    end(if result.is_ok() {
+        RebootCommand::PowerOff
+    } else {
+        RebootCommand::Restart
+    })
 }
 
 /// Ends the machine from inside.
