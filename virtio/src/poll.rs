@@ -154,3 +154,55 @@ fn flags(interest: Interest) -> EventSet {
     flags.set(EventSet::OUT, interest.contains(Interest::WRITE));
     flags
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::ring;
+
+    fn ready(poll: &mut Poll) -> Vec<Source> {
+        let mut ready = Vec::new();
+        poll.wait(false, &mut ready).unwrap();
+        ready
+    }
+
+    #[test]
+    fn a_source_survives_its_encoding() {
+        for source in [
+            Source::Wake,
+            Source::Doorbell(0),
+            Source::Doorbell(u16::MAX),
+            Source::Host(0),
+            Source::Host(u32::MAX),
+        ] {
+            assert_eq!(Source::decode(source.encode()), source);
+        }
+    }
+
+    #[test]
+    fn a_doorbell_is_reported_once_for_what_was_rung_since() {
+        let mut poll = Poll::new().unwrap();
+        let doorbell = EventFd::new(0).unwrap();
+        poll.add_event(Source::Doorbell(3), &doorbell).unwrap();
+        assert_eq!(ready(&mut poll), []);
+        for _ in 0..3 {
+            ring(&doorbell);
+            ring(&doorbell);
+            assert_eq!(ready(&mut poll), [Source::Doorbell(3)]);
+            assert_eq!(ready(&mut poll), [], "though its counter was not read");
+        }
+    }
+
+    #[test]
+    fn more_doorbells_than_one_wait_takes_are_all_reported() {
+        let mut poll = Poll::new().unwrap();
+        let doorbells: Vec<EventFd> = (0..40).map(|_| EventFd::new(0).unwrap()).collect();
+        for (queue, doorbell) in (0..).zip(&doorbells) {
+            poll.add_event(Source::Doorbell(queue), doorbell).unwrap();
+            ring(doorbell);
+        }
+        let mut all: Vec<Source> = (0..3).flat_map(|_| ready(&mut poll)).collect();
+        all.sort_by_key(|source| source.encode());
+        assert_eq!(all, (0..40).map(Source::Doorbell).collect::<Vec<_>>());
+    }
+}

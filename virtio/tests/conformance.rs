@@ -1,6 +1,12 @@
 //! One suite over every device x transport x ring. A new device is one line right below; a new
 //! transport or ring is one line in `suite!`, at the end.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use virtio::Device;

@@ -1,5 +1,7 @@
 //! Resets leave nothing behind. Alone in its file: it counts what the whole process has.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use virtio::testing::driver::Driver;
 use virtio::testing::echo::{ECHO, Echo};

@@ -1,6 +1,8 @@
 //! A host that has no descriptors left costs the device, not the machine. Alone in its file: the
 //! limit is the whole process's.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use virtio::Device;
 use virtio::testing::driver::{Driver, Machine, Transport};

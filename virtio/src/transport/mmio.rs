@@ -2,7 +2,7 @@
 //!
 //! Registers are 32 bits wide and aligned (4.2.2.2); other accesses read as 0 and are ignored.
 //! The configuration space takes any width. Everything that a register means is in
-//! [`Core`](super::Core).
+//! [`Core`].
 
 use super::{Core, Doorbell, Environment, set_half};
 use crate::device::Kind;

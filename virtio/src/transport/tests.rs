@@ -190,6 +190,35 @@ fn feature_halves_that_do_not_exist_are_ignored() {
 }
 
 #[test]
+fn a_configuration_space_read_under_one_generation_is_not_torn() {
+    let (core, _machine) = core();
+    let config = Arc::clone(&core.spec().config);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                config.update(|bytes| {
+                    bytes
+                        .iter_mut()
+                        .for_each(|byte| *byte = byte.wrapping_add(1))
+                });
+            }
+        });
+        for _ in 0..20_000 {
+            let before = core.config_generation();
+            let mut bytes = [0; 16];
+            for (index, part) in (0..).zip(bytes.chunks_mut(4)) {
+                core.read_config(4 * index, part);
+            }
+            if core.config_generation() == before {
+                assert_eq!(bytes, [bytes[0]; 16]);
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn queue_sizes_that_cannot_be_are_ignored() {
     let (mut core, _machine) = core_at(&[FOUND, NEGOTIATED]);
     core.set_queue_size(0, 128);
