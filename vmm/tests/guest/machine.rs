@@ -15,7 +15,9 @@ guest_test! {
         let siblings = read_to_string("/sys/devices/system/cpu/cpu3/topology/thread_siblings_list");
         assert_eq!(siblings.trim(), "3", "each is a core of its own");
         let workers: Vec<_> = (0..4).map(|_| thread::spawn(|| (0..2_000_000u64).fold(0, |sum, n| sum ^ n))).collect();
-        workers.into_iter().for_each(|worker| drop(worker.join().unwrap()));
+        for worker in workers {
+            std::hint::black_box(worker.join().unwrap());
+        }
         let busy = read_to_string("/proc/stat").lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count();
         assert_eq!(busy, 4);
     },

@@ -22,7 +22,7 @@ mod machine;
 mod support;
 
 use support::{Ended, Host, init};
-use vmm::{Config, Outcome};
+use vmm::Outcome;
 
 /// A test with a half in the guest and a half on the host.
 ///

@@ -5,7 +5,6 @@ pub mod init;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -255,6 +254,3 @@ pub fn read_to_string(path: &str) -> String {
         .unwrap_or_else(|error| panic!("{path}: {error}"));
     text
 }
-
-/// Something that owns a descriptor, in either half.
-pub type Fd = OwnedFd;
