@@ -1,0 +1,173 @@
+//! Guests of a few bytes, in 32-bit protected mode without paging, and the machines for them.
+
+use std::error::Error;
+use std::io::Write;
+use vmm::loader::{Boot, Payload, Registers, Segment};
+use vmm::vm_memory::{Bytes, GuestAddress};
+use vmm::{Config, Guest, Outcome, Vm};
+
+/// Where the code is, and where `eip` starts.
+pub const CODE: u64 = 0x1000;
+/// Bytes for the guest to use.
+pub const DATA: u32 = 0x4000;
+
+/// ACPI's sleep control register: S5, and "go".
+pub const SLEEP_PORT: u16 = 0x600;
+pub const SLEEP_S5: u8 = 5 << 2 | 1 << 5;
+/// The reset control register.
+pub const RESET_PORT: u16 = 0xcf9;
+pub const RESET: u8 = 6;
+/// A port at which nothing is.
+pub const NOWHERE: u16 = 0x4321;
+
+/// Machine code, put together instruction by instruction.
+#[derive(Default, Clone)]
+pub struct Code(pub Vec<u8>);
+
+impl Code {
+    pub fn new() -> Self {
+        Code::default()
+    }
+
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn dx(self, port: u16) -> Self {
+        self.bytes(&[0x66, 0xba]).bytes(&port.to_le_bytes())
+    }
+
+    /// `mov al, value; out dx, al`
+    pub fn out8(self, port: u16, value: u8) -> Self {
+        self.dx(port).bytes(&[0xb0, value, 0xee])
+    }
+
+    /// `mov dword [address], value`
+    pub fn store32(self, address: u32, value: u32) -> Self {
+        let (address, value) = (address.to_le_bytes(), value.to_le_bytes());
+        self.bytes(&[0xc7, 0x05]).bytes(&address).bytes(&value)
+    }
+
+    /// `cmp dword [address], value`; switches off if equal, else goes on.
+    pub fn power_off_if32(self, address: u32, value: u32) -> Self {
+        let off = Code::new().power_off();
+        let (address, value) = (address.to_le_bytes(), value.to_le_bytes());
+        self.bytes(&[0x81, 0x3d])
+            .bytes(&address)
+            .bytes(&value)
+            .bytes(&[0x75, u8::try_from(off.0.len()).unwrap()]) // jne over
+            .bytes(&off.0)
+    }
+
+    pub fn power_off(self) -> Self {
+        self.out8(SLEEP_PORT, SLEEP_S5)
+    }
+
+    pub fn reset(self) -> Self {
+        self.out8(RESET_PORT, RESET)
+    }
+
+    /// `jmp .`
+    pub fn spin(self) -> Self {
+        self.bytes(&[0xeb, 0xfe])
+    }
+
+    /// `cli; hlt; jmp .-1`
+    pub fn halt(self) -> Self {
+        self.bytes(&[0xfa, 0xf4, 0xeb, 0xfd])
+    }
+
+    /// Writes to a port where nothing is, for ever: exits that can be counted.
+    pub fn chatter(self) -> Self {
+        self.dx(NOWHERE).bytes(&[0xee, 0xeb, 0xfd])
+    }
+
+    /// `ud2`, with an empty interrupt table: a triple fault.
+    pub fn triple_fault(self) -> Self {
+        self.bytes(&[0x0f, 0x0b])
+    }
+}
+
+/// A machine of 2 MiB that runs `code`.
+pub fn config(code: Code) -> Config {
+    let loader = move |guest: &Guest<'_>| load(guest, &code);
+    Config {
+        memory: 2 << 20,
+        loader: Some(Box::new(loader)),
+        ..Config::default()
+    }
+}
+
+/// The same with a command line, as if it were a kernel's.
+pub fn config_with_cmdline(code: Code, cmdline: &str) -> Config {
+    Config {
+        payload: Some(Payload::default().cmdline(cmdline)),
+        ..config(code)
+    }
+}
+
+fn load(guest: &Guest<'_>, code: &Code) -> Result<Boot, Box<dyn Error + Send + Sync>> {
+    guest.memory.write_slice(&code.0, GuestAddress(CODE))?;
+    let flat = Segment {
+        limit: u32::MAX,
+        present: 1,
+        s: 1,
+        db: 1,
+        g: 1,
+        ..Segment::default()
+    };
+    let data = Segment {
+        selector: 16,
+        type_: 3,
+        ..flat
+    };
+    let registers = Registers {
+        rip: CODE,
+        rsp: 0x8000,
+        rflags: 2,
+        cr0: 0x11,
+        cs: Segment {
+            selector: 8,
+            type_: 11,
+            ..flat
+        },
+        ds: data,
+        es: data,
+        fs: data,
+        gs: data,
+        ss: data,
+        tr: Segment {
+            limit: 0x67,
+            type_: 11,
+            present: 1,
+            ..Segment::default()
+        },
+        ..Registers::default()
+    };
+    Ok(Boot {
+        registers,
+        ..Boot::default()
+    })
+}
+
+/// Builds and runs, to an outcome.
+pub fn run(config: Config) -> Outcome {
+    Vm::new(config).unwrap().run().unwrap()
+}
+
+/// Whether this host's KVM can be used. If not that is said so that it can't be overlooked, and
+/// where it is required (`HYPE_REQUIRE_KVM=1`) it is a failure.
+pub fn kvm(test: &str) -> bool {
+    match vmm::kvm::System::open() {
+        Ok(_) => true,
+        Err(error) if std::env::var_os("HYPE_REQUIRE_KVM").is_some_and(|value| value == "1") => {
+            panic!("HYPE_REQUIRE_KVM=1, and {error}: {error:?}")
+        }
+        Err(error) => {
+            // Not by a macro, whose output the test harness hides.
+            writeln!(std::io::stderr(), "skipped: {test}: {error}").unwrap();
+            false
+        }
+    }
+}
