@@ -14,6 +14,15 @@ pub(crate) fn disables_acpi(cmdline: &str) -> bool {
     values(cmdline, "acpi").any(|value| value == "off")
 }
 
+/// What the machine says to Linux where the user has said nothing: that there is no PCI. ACPI
+/// has no word for that, and early quirks would probe 32 slots by port: 91 user exits.
+pub(crate) fn defaults(cmdline: &str) -> Vec<String> {
+    match values(cmdline, "pci").next() {
+        Some(_) => Vec::new(),
+        None => vec!["pci=off".into()],
+    }
+}
+
 fn values<'a>(cmdline: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
     cmdline
         .split_ascii_whitespace()
@@ -54,5 +63,11 @@ mod tests {
         for no in ["", "acpi", "acpi=force", "acpi_x=off", "-- acpi=off"] {
             assert!(!disables_acpi(no), "{no}");
         }
+    }
+
+    #[test]
+    fn pci_is_off_unless_the_user_speaks_of_it() {
+        assert_eq!(defaults("console=hvc0"), ["pci=off"]);
+        assert!(defaults("pci=conf1").is_empty());
     }
 }

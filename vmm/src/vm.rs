@@ -300,11 +300,15 @@ fn load(
     devices: &[DeviceWindow],
     tables: Option<&acpi::Tables>,
 ) -> Result<Boot, Error> {
-    // A kernel that finds a device in both places complains about the second.
-    let parameters: Vec<_> = match tables {
-        Some(_) => Vec::new(),
-        None => devices.iter().map(DeviceWindow::parameter).collect(),
-    };
+    let cmdline = config
+        .payload
+        .as_ref()
+        .map_or("", |payload| payload.cmdline.as_str());
+    let mut parameters = cmdline::defaults(cmdline);
+    if tables.is_none() {
+        // Only then: a kernel that finds a device in both places complains about the second.
+        parameters.extend(devices.iter().map(DeviceWindow::parameter));
+    }
     let reserved: Vec<_> = tables
         .iter()
         .map(|tables| tables.reserved.clone())
