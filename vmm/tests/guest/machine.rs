@@ -91,5 +91,5 @@ fn a_quiet_boot_makes_few_user_exits_and_none_for_a_notify() {
     let Some(ended) = ended else { return };
     let exits = ended.report.total_exits();
     eprintln!("{exits}");
-    assert!(exits.guest() <= 400, "{exits}");
+    assert!(exits.guest() <= 200, "{exits}");
 }
