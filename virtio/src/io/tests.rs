@@ -61,6 +61,27 @@ fn a_drain_interrupts_once_for_all_its_chains() {
 }
 
 #[test]
+fn a_queue_is_due_until_a_drain_has_seen_its_end() {
+    let (mut io, mut ring, _machine) = world();
+    ring.add(&[b"again"], &[]);
+    let mut again = 20;
+    io.drain(1, |_| {
+        if again > 0 {
+            again -= 1;
+            ring.as_split().push_avail(0);
+        }
+        Ok(Step::Done(0))
+    })
+    .unwrap();
+    assert!(io.take_due(1), "there is more than one turn takes");
+    assert!(!io.take_due(1), "it counts as called");
+    for _ in 0..2 {
+        io.drain(1, |_| Ok(Step::Done(0))).unwrap();
+    }
+    assert!(!io.take_due(1));
+}
+
+#[test]
 fn a_chain_kept_for_later_is_completed_with_an_interrupt() {
     let (mut io, mut ring, machine) = world();
     let id = ring.add(&[], &[4]);

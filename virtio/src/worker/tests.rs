@@ -215,6 +215,21 @@ fn a_descriptor_is_reported_until_its_end_was_seen() {
 }
 
 #[test]
+fn a_device_watches_anew_after_a_pause() {
+    let (reader, mut writer) = pipe().unwrap();
+    let (bench, worker) = Bench::started(watching(reader));
+    let parts = worker.stop().expect("the device");
+    assert_eq!(bench.next(), Call::Quiesce);
+    assert_eq!(parts.io.interest(5), None);
+    let _worker = Worker::start(parts, &bench.link, Mode::Thread);
+    assert_eq!(bench.next(), Call::Activate("recorder7".to_owned()));
+    assert_eq!(bench.next(), Call::Handle(Event::Queue(1)));
+    writer.write_all(&[0]).unwrap();
+    assert_eq!(bench.next(), Call::Handle(Event::Fd(5)));
+    assert!(!bench.link.needs_reset());
+}
+
+#[test]
 fn a_file_and_a_null_device_are_ready_until_unwatched() {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&[1; 20]).unwrap();

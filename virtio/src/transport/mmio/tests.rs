@@ -239,3 +239,16 @@ fn status_shows_driver_ok_only_when_started() {
     assert_eq!(driver.transport.status() & DRIVER_OK, DRIVER_OK);
     assert!(driver.transport.ever_started());
 }
+
+#[test]
+fn a_device_that_failed_takes_no_more_turns() {
+    let mut driver = started();
+    driver
+        .transport
+        .write_config(COMMAND, &[Command::Fail as u8]);
+    driver.transport.turn();
+    driver.send(0, &[b"ping"], &[4]);
+    driver.notify(0);
+    driver.transport.turn();
+    assert_eq!(driver.rings[0].used(), None);
+}
