@@ -2,16 +2,20 @@
 //!
 //! clap does the parsing, so that help, completions and the man page come from one
 //! description. It knows long options by two dashes only; [`double_dashes`] rewrites the one
-//! dash that this command has always accepted before clap looks.
+//! dash that this command has always accepted before clap looks. Mistakes are told in one line,
+//! as all of hype's errors are: clap takes five.
 
-use crate::spec::{ByteSize, Stream};
+use crate::spec::{ByteSize, Stream, cpus, seconds};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// The end of `hype --help`.
 const AFTER_HELP: &str = "\
+One dash does as well as two, and a blank as well as an equals sign: -mem 512, --mem=512.
 Keys on a terminal: Ctrl-A x quits, Ctrl-A h lists the others.
 SIGTERM and SIGINT press the guest's power button; a second one stops it at once.
 
@@ -74,7 +78,7 @@ pub struct Machine {
     pub mem: ByteSize,
 
     /// Number of virtual CPUs
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = cpus)]
     pub cpus: u32,
 
     /// The virtio console, hvc0: stdio, pty=LINK, file=PATH or off [default: stdio, unless -serial has it]
@@ -86,13 +90,78 @@ pub struct Machine {
     pub serial: Option<Stream>,
 
     /// Seconds that a guest which took the power button has for its power-off
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub grace: u32,
 }
 
+/// What there is to say where there is nothing to do.
+#[derive(Debug)]
+pub enum Instead {
+    /// What was asked for: help, or the version.
+    Answer(clap::Error),
+    /// The command line makes no sense; why, in one line.
+    Mistake(String),
+}
+
 /// Reads the command line of this process.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
-    Args::try_parse_from(double_dashes(args))
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Instead> {
+    let args = double_dashes(args);
+    Args::try_parse_from(&args).map_err(|error| {
+        if error.use_stderr() {
+            Instead::Mistake(mistake(&error, &args))
+        } else {
+            Instead::Answer(error)
+        }
+    })
+}
+
+/// Names the option, the value and the rule, or what is known where something is not.
+fn mistake(error: &clap::Error, args: &[OsString]) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    if let (ErrorKind::ValueValidation, Some(option), Some(value), Some(rule)) = (
+        error.kind(),
+        context(ContextKind::InvalidArg).and_then(|arg| arg.split(' ').next()),
+        context(ContextKind::InvalidValue),
+        error.source(),
+    ) {
+        return format!("{} {value:?}: {rule}", option.replacen("--", "-", 1));
+    }
+    // The first paragraph says what is wrong, the others how help is had.
+    let text = error.render().to_string();
+    let text = text.split("\n\n").next().unwrap_or_default();
+    let text: Vec<_> = text
+        .trim_start_matches("error: ")
+        .split_whitespace()
+        .collect();
+    let text = text.join(" ").replace("'--", "'-");
+    match error.kind() {
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => {
+            format!("{text}; known are {}", known(args).join(", "))
+        }
+        _ => text,
+    }
+}
+
+/// What may stand on a command line like this one: options, and commands where none was given.
+fn known(args: &[OsString]) -> Vec<String> {
+    let mut command = Args::command();
+    command.build();
+    let chosen = command
+        .get_subcommands()
+        .find(|known| args.iter().any(|arg| arg == known.get_name()));
+    let options = chosen.unwrap_or(&command).get_arguments();
+    let options = options.filter_map(|option| Some(format!("-{}", option.get_long()?)));
+    let commands = match chosen {
+        None => command.get_subcommands().collect(),
+        Some(_) => Vec::new(),
+    };
+    let commands = commands
+        .into_iter()
+        .map(|command| command.get_name().into());
+    options.chain(commands).collect()
 }
 
 /// Gives each option its second dash, and ties a value to its option, so that a value may begin
@@ -138,7 +207,7 @@ fn long_name(arg: &OsStr) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    fn parsed(args: &[&str]) -> Result<Args, clap::Error> {
+    fn parsed(args: &[&str]) -> Result<Args, Instead> {
         parse(
             std::iter::once("hype")
                 .chain(args.iter().copied())
@@ -172,18 +241,39 @@ mod tests {
     }
 
     #[test]
-    fn unknown_repeated_and_unfinished_options_are_refused() {
-        for args in [
-            ["-nonsense"].as_slice(),
-            &["-kernel"],
-            &["-mem", "1", "-mem", "2"],
-            &["-mem", "-1"],
-            &["-cpus", "4294967296"],
-            &["stray"],
+    fn a_mistake_is_told_in_one_line_with_its_essence() {
+        for (args, essence) in [
+            (
+                ["-nonsense"].as_slice(),
+                ["'-nonsense'", "-kernel, -initrd,"],
+            ),
+            (&["stray"], ["'stray'", "check, completions, man"]),
+            (&["check", "-mem"], ["'-mem'", "known are -quiet, -help"]),
+            (&["-kernel"], ["'-kernel ", "value is required"]),
+            (&["-mem", "1", "-mem", "2"], ["'-mem ", "multiple times"]),
+            (&["-mem", "-1"], ["-mem \"-1\": ", "512M or 2G"]),
+            (
+                &["-cpus", "4294967296"],
+                ["-cpus \"4294967296\": ", "1 to 254"],
+            ),
+            (&["-grace", "soon"], ["-grace \"soon\": ", "seconds"]),
+            (&["-serial", "stdin"], ["-serial \"stdin\": ", "pty=LINK"]),
+            (&["completions", "sh"], ["'sh'", "bash"]),
         ] {
-            let error = parsed(args).unwrap_err();
-            assert!(error.use_stderr(), "{args:?}: {error}");
+            let Err(Instead::Mistake(text)) = parsed(args) else {
+                panic!("{args:?} is taken");
+            };
+            assert_eq!(text.lines().count(), 1, "{text}");
+            for word in essence {
+                assert!(text.contains(word), "{args:?}: {text}");
+            }
         }
+    }
+
+    #[test]
+    fn help_fits_a_screen() {
+        let help = Args::command().term_width(100).render_help().to_string();
+        assert!(help.lines().count() <= 40, "{help}");
     }
 
     #[test]

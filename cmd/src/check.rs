@@ -2,7 +2,6 @@
 
 use crate::report::{self, Status};
 use std::fmt::Write;
-use std::io::Write as _;
 use vmm::kvm::{Capability, System, probe};
 
 /// What to do where KVM is there and does not run Linux.
@@ -46,9 +45,9 @@ pub fn check(quiet: bool) -> Status {
         ADVICE
     });
     text.push('\n');
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => status,
-        Err(error) => report::failure(&error),
+    match crate::print(text.as_bytes()) {
+        Status::Success => status,
+        failure => failure,
     }
 }
 

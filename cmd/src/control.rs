@@ -11,9 +11,8 @@ use signal_hook::consts::signal::{
 use signal_hook::iterator::{Handle as SignalsHandle, Signals};
 use signal_hook::low_level::emulate_default_handler;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use vmm::virtio::console::Resizer;
@@ -70,6 +69,17 @@ const SIGNALS: [(i32, Request); 9] = [
     (SIGCONT, Request::Continued),
 ];
 
+/// Why a machine was stopped from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The user quit.
+    Quit,
+    /// A signal said so.
+    Signal,
+    /// It did not power off when it was asked to.
+    Overdue,
+}
+
 /// What is steered.
 pub trait Machine: Send + 'static {
     fn press_power_button(&self);
@@ -84,7 +94,7 @@ pub trait Machine: Send + 'static {
 pub struct Control {
     requests: Sender<Request>,
     signals: SignalsHandle,
-    quit: Arc<AtomicBool>,
+    stopped: Arc<OnceLock<Stop>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -97,11 +107,11 @@ impl Control {
     ) -> io::Result<Self> {
         let (requests, received) = channel();
         let mut signals = Signals::new(SIGNALS.map(|(signal, _)| signal))?;
-        let quit = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::new(OnceLock::new());
         let mut control = Control {
             requests: requests.clone(),
             signals: signals.handle(),
-            quit: Arc::clone(&quit),
+            stopped: Arc::clone(&stopped),
             threads: Vec::new(),
         };
         control.spawn("signals", move || {
@@ -117,17 +127,17 @@ impl Control {
             grace,
             resizer,
             deadline: None,
-            quit,
+            stopped,
         };
         control.spawn("control", move || steering.run(&received))?;
         Ok(control)
     }
 
-    /// Ends the listening, and tells whether the user has quit.
-    pub fn end(self) -> bool {
-        let quit = Arc::clone(&self.quit);
+    /// Ends the listening, and tells why the machine was stopped from here, if it was.
+    pub fn end(self) -> Option<Stop> {
+        let stopped = Arc::clone(&self.stopped);
         drop(self);
-        quit.load(Ordering::Relaxed)
+        stopped.get().copied()
     }
 
     /// Where requests can be sent from elsewhere.
@@ -158,7 +168,7 @@ struct Steering<M> {
     grace: Duration,
     resizer: Option<Resizer>,
     deadline: Option<Deadline>,
-    quit: Arc<AtomicBool>,
+    stopped: Arc<OnceLock<Stop>>,
 }
 
 /// When a power-off that was asked for has taken too long.
@@ -193,11 +203,8 @@ impl<M: Machine> Steering<M> {
                 self.machine.press_power_button();
                 self.deadline = Some(Deadline::Take(Instant::now() + TAKE));
             }
-            Request::PowerOff | Request::Stop => self.machine.stop(),
-            Request::Quit => {
-                self.quit.store(true, Ordering::Relaxed);
-                self.machine.stop();
-            }
+            Request::PowerOff | Request::Stop => self.stop(Stop::Signal),
+            Request::Quit => self.stop(Stop::Quit),
             Request::PowerButton => self.machine.press_power_button(),
             Request::Pause => self.machine.pause(),
             Request::Resume => self.machine.resume(),
@@ -216,10 +223,15 @@ impl<M: Machine> Steering<M> {
             }
             _ => {
                 self.deadline = None;
-                say::line("hype: the guest did not power off when asked; it is stopped");
-                self.machine.stop();
+                self.stop(Stop::Overdue);
             }
         }
+    }
+
+    /// Whoever asks first is the reason.
+    fn stop(&self, why: Stop) {
+        let _ = self.stopped.set(why);
+        self.machine.stop();
     }
 
     fn resize(&self) {
@@ -292,7 +304,7 @@ mod tests {
             grace: Duration::from_secs(30),
             resizer: None,
             deadline: None,
-            quit: Arc::default(),
+            stopped: Arc::default(),
         };
         requests.iter().for_each(|request| steering.obey(*request));
         (0..timeouts).for_each(|_| steering.overdue());

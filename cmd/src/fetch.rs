@@ -1,49 +1,61 @@
 //! Kernels and initrds by URL: fetched into memory, with progress on a terminal.
+//!
+//! A server may stop in the middle, which must not look like a slow one for ever. The HTTP library
+//! bounds how long all of a body takes; a pause in it is seen by reading in a thread and waiting
+//! for that only so long. The thread of a fetch that failed is left behind: the process ends.
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, Write};
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 use vmm::loader::Source;
 
 /// No kernel or initrd is larger; a server that sends without end stops here.
 const LIMIT: u64 = 4 << 30;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer may take to begin.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an answer may pause.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long all of it may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(900);
 const REDIRECTS: u32 = 3;
 
 /// Why a URL could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("-{option} {url}: the scheme {scheme} is not known; known are http, https and file")]
+    #[error("-{option} {url:?}: the scheme {scheme} is not known; known are http, https and file")]
     Scheme {
         option: &'static str,
         url: String,
         scheme: String,
     },
-    #[error("-{option} {url}")]
+    #[error("-{option} {url:?}")]
     Http {
         option: &'static str,
         url: String,
         source: Box<ureq::Error>,
     },
-    #[error("-{option} {url}")]
+    #[error("-{option} {url:?}")]
     Body {
         option: &'static str,
         url: String,
         source: io::Error,
     },
-    #[error("-{option} {url}: got {got} of {expected} bytes")]
+    #[error("-{option} {url:?}: got {got} of {expected} bytes")]
     Short {
         option: &'static str,
         url: String,
         got: u64,
         expected: u64,
     },
-    #[error("-{option} {url}: larger than {LIMIT} bytes")]
+    #[error("-{option} {url:?}: the server sent nothing for {} s", IDLE_TIMEOUT.as_secs())]
+    Stalled { option: &'static str, url: String },
+    #[error("-{option} {url:?}: larger than {LIMIT} bytes")]
     Large { option: &'static str, url: String },
 }
 
@@ -90,21 +102,26 @@ fn download(option: &'static str, url: &str) -> Result<File, Error> {
         url: url.into(),
         source,
     };
-    let mut response = agent.get(url).call().map_err(http)?;
+    let response = agent.get(url).call().map_err(http)?;
     let expected = response.body().content_length();
     let mut progress = Progress::new(option, expected);
-    let mut reader = response.body_mut().as_reader();
+    let chunks = read_ahead(response.into_body().into_reader()).map_err(body)?;
     let mut file =
         File::from(memfd_create(option, MemfdFlags::CLOEXEC).map_err(|error| body(error.into()))?);
-    let mut buffer = vec![0; 64 << 10];
     let mut got: u64 = 0;
     loop {
-        let count = reader.read(&mut buffer).map_err(body)?;
-        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
-            break;
+        let chunk = match chunks.recv_timeout(IDLE_TIMEOUT) {
+            Ok(chunk) => chunk.map_err(body)?,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(Error::Stalled {
+                    option,
+                    url: url.into(),
+                });
+            }
         };
-        file.write_all(bytes).map_err(body)?;
-        got = got.saturating_add(bytes.len() as u64);
+        file.write_all(&chunk).map_err(body)?;
+        got = got.saturating_add(chunk.len() as u64);
         if got > LIMIT {
             return Err(Error::Large {
                 option,
@@ -123,6 +140,29 @@ fn download(option: &'static str, url: &str) -> Result<File, Error> {
     }
     file.rewind().map_err(body)?;
     Ok(file)
+}
+
+/// Reads in a thread of its own: what it gets until the end, or until the first error.
+fn read_ahead(mut reader: impl Read + Send + 'static) -> io::Result<Receiver<io::Result<Vec<u8>>>> {
+    let (sender, receiver) = sync_channel(4);
+    thread::Builder::new().name("fetch".into()).spawn(move || {
+        loop {
+            let mut chunk = vec![0; 64 << 10];
+            let result = reader.read(&mut chunk);
+            if matches!(result, Ok(0)) {
+                return;
+            }
+            let failed = result.is_err();
+            let message = result.map(|count| {
+                chunk.truncate(count);
+                chunk
+            });
+            if sender.send(message).is_err() || failed {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
 }
 
 /// A line on the terminal that tells how far a download is, and is gone afterwards.

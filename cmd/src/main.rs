@@ -9,6 +9,7 @@
 mod args;
 mod check;
 mod control;
+mod explain;
 mod fetch;
 mod keys;
 mod report;
@@ -19,7 +20,7 @@ mod streams;
 mod term;
 mod typed;
 
-use args::{Args, Command};
+use args::{Args, Command, Instead};
 use clap::CommandFactory;
 use report::Status;
 use std::io::Write;
@@ -35,16 +36,10 @@ fn main() -> ExitCode {
     }
     let args = match args::parse(&mut arguments) {
         Ok(args) => args,
-        Err(error) => {
-            // Help and version are answers; all else is a mistake. Neither can be told where
-            // the standard streams are closed.
-            let _ = error.print();
-            return if error.use_stderr() {
-                Status::Usage
-            } else {
-                Status::Success
-            }
-            .into();
+        Err(Instead::Answer(answer)) => return told(answer.print()).into(),
+        Err(Instead::Mistake(text)) => {
+            say::line(format_args!("hype: {text}"));
+            return Status::Usage.into();
         }
     };
     match args.command {
@@ -68,8 +63,13 @@ fn main() -> ExitCode {
 
 /// Writes what was asked for to standard output.
 fn print(bytes: &[u8]) -> Status {
-    match std::io::stdout().write_all(bytes) {
-        Ok(()) => Status::Success,
-        Err(error) => report::failure(&error),
+    told(std::io::stdout().write_all(bytes))
+}
+
+/// Whoever closes a pipe, as `head` does, has read enough.
+fn told(result: std::io::Result<()>) -> Status {
+    match result {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => report::failure(&error),
+        _ => Status::Success,
     }
 }

@@ -1,5 +1,7 @@
 //! How a run ended: one exit status, and where there is something to say, one sentence.
 
+use crate::control::Stop;
+use crate::explain::Values;
 use crate::say;
 use std::error::Error;
 use std::process::ExitCode;
@@ -33,6 +35,18 @@ impl From<Status> for ExitCode {
 /// Says what failed, and what would mend it.
 pub fn failure(error: &(dyn Error + 'static)) -> Status {
     say::error(error);
+    mend(error)
+}
+
+/// The same for a machine: in the words of the command line, a line for each thing that is wrong.
+pub fn machine_failure(error: &vmm::Error, values: &Values) -> Status {
+    for line in values.explain(error) {
+        say::line(format_args!("hype: {line}"));
+    }
+    mend(error)
+}
+
+fn mend(error: &(dyn Error + 'static)) -> Status {
     if let Some(hint) = hint(error) {
         say::line(format_args!("hint: {hint}"));
     }
@@ -77,17 +91,26 @@ pub fn unstarted(report: &vmm::Report) {
     }
 }
 
-/// Says how the machine ended, where that was no orderly end. `quit`: by the user's own hand.
-pub fn outcome(outcome: &Outcome, quit: bool) -> Status {
-    let status = match outcome {
-        Outcome::Shutdown => return Status::Success,
-        Outcome::Reboot => return Status::Reboot,
-        Outcome::Stopped if quit => return Status::Success,
-        Outcome::Stopped => return Status::Failure,
-        Outcome::Panicked => Status::Panicked,
-        Outcome::Crashed(_) => Status::Crashed,
-        _ => Status::Failure,
+/// Says how the machine ended, where that was no orderly end.
+pub fn outcome(outcome: &Outcome, stopped: Option<Stop>) -> Status {
+    let (status, why) = match (outcome, stopped) {
+        (Outcome::Shutdown, _) => return Status::Success,
+        (Outcome::Reboot, _) => return Status::Reboot,
+        (Outcome::Stopped, Some(Stop::Quit)) => return Status::Success,
+        (Outcome::Stopped, Some(Stop::Overdue)) => (
+            Status::Failure,
+            "the guest did not power off when asked, and was stopped",
+        ),
+        (Outcome::Stopped, _) => (Status::Failure, "the guest was stopped by a signal"),
+        (Outcome::Panicked, _) => (Status::Panicked, "the guest's kernel panicked"),
+        (outcome, _) => {
+            say::line(format_args!("hype: {outcome}"));
+            return match outcome {
+                Outcome::Crashed(_) => Status::Crashed,
+                _ => Status::Failure,
+            };
+        }
     };
-    say::line(format_args!("hype: {outcome}"));
+    say::line(format_args!("hype: {why}"));
     status
 }

@@ -2,13 +2,15 @@
 
 use crate::args;
 use crate::control::{Control, Machine, Request};
+use crate::explain::Values;
 use crate::report::{self, Status};
 use crate::spec::Stream;
-use crate::streams::{self, Opened, Pty};
+use crate::streams::{self, Opened, Trace};
 use crate::typed::Keyboard;
 use crate::{fetch, say, term};
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 use vmm::loader::Payload;
 use vmm::virtio::console::{Console, Resizer};
@@ -21,8 +23,8 @@ enum Error {
         "-console and -serial can't both have stdio: give one of them off, pty=LINK or file=PATH"
     )]
     TwoOnStdio,
-    #[error("-cmdline is not valid UTF-8")]
-    Cmdline,
+    #[error("-cmdline: the byte at offset {0} is not ASCII")]
+    Cmdline(usize),
     #[error(transparent)]
     Fetch(#[from] fetch::Error),
     #[error(transparent)]
@@ -32,17 +34,26 @@ enum Error {
     #[error("can't listen for signals")]
     Signals(#[source] io::Error),
     #[error(transparent)]
-    Vmm(#[from] vmm::Error),
+    Machine(#[from] vmm::Error),
 }
 
 /// Runs the machine that the command line describes, to its end.
 pub fn run(machine: args::Machine) -> Status {
-    match Plan::new(machine).and_then(Plan::run) {
+    let values = Values {
+        kernel: machine.kernel.clone(),
+        initrd: machine.initrd.clone().unwrap_or_default(),
+        mem: machine.mem.clone(),
+    };
+    match Plan::new(machine)
+        .and_then(Plan::build)
+        .and_then(Built::run)
+    {
         Ok(status) => status,
-        Err(Error::TwoOnStdio) => {
-            say::error(&Error::TwoOnStdio);
+        Err(error @ Error::TwoOnStdio) => {
+            say::error(&error);
             Status::Usage
         }
+        Err(Error::Machine(error)) => report::machine_failure(&error, &values),
         Err(error) => report::failure(&error),
     }
 }
@@ -66,9 +77,7 @@ impl Plan {
             return Err(Error::TwoOnStdio);
         }
         let cmdline = match machine.cmdline.take() {
-            Some(cmdline) => cmdline
-                .into_string()
-                .map_err(|_: OsString| Error::Cmdline)?,
+            Some(cmdline) => text(cmdline)?,
             None if serial == Stream::Stdio => "console=ttyS0 reboot=t".into(),
             None => "console=hvc0 reboot=t".into(),
         };
@@ -80,7 +89,7 @@ impl Plan {
         })
     }
 
-    fn run(self) -> Result<Status, Error> {
+    fn build(self) -> Result<Built, Error> {
         let mut payload =
             Payload::linux(fetch::source("kernel", &self.machine.kernel)?).cmdline(self.cmdline);
         if let Some(initrd) = &self.machine.initrd {
@@ -99,61 +108,85 @@ impl Plan {
             None
         };
         let (keyboard, mut typed) = keyboard.unzip();
-        let mut ptys = Vec::new();
+        let mut traces = Vec::new();
         let mut resizer = None;
-        if let Some(Opened { input, output, pty }) =
-            streams::open_stream("console", &self.console, &mut typed)?
-        {
+        if let Some(opened) = streams::open_stream("console", &self.console, &mut typed)? {
+            let Opened {
+                input,
+                output,
+                trace,
+            } = opened;
             let console = Console::new(input, output).name("console");
             resizer = (self.console == Stream::Stdio).then(|| console.resizer());
             config.devices.push(console.into());
-            ptys.extend(pty);
+            traces.extend(trace);
         }
-        if let Some(Opened { input, output, pty }) =
-            streams::open_stream("serial", &self.serial, &mut typed)?
-        {
+        if let Some(opened) = streams::open_stream("serial", &self.serial, &mut typed)? {
+            let Opened {
+                input,
+                output,
+                trace,
+            } = opened;
             config.serial = Some(SerialPort { input, output });
-            ptys.extend(pty);
+            traces.extend(trace);
         }
-        let vm = Vm::new(config)?;
-        ptys.iter()
-            .for_each(|pty: &Pty| say::line(format_args!("hype: {pty}")));
-        attend(
-            vm,
-            Duration::from_secs(self.machine.grace.into()),
+        Ok(Built {
+            vm: Vm::new(config)?,
+            grace: Duration::from_secs(self.machine.grace.into()),
             resizer,
             keyboard,
-        )
+            traces,
+        })
     }
 }
 
-/// Runs the machine: the terminal is the guest's, the signals are ours.
-fn attend(
+/// A command line's bytes as text. Which characters may be in it is for the loader to say.
+fn text(bytes: OsString) -> Result<String, Error> {
+    String::from_utf8(bytes.into_vec())
+        .map_err(|error| Error::Cmdline(error.utf8_error().valid_up_to()))
+}
+
+/// A machine, and what it is run with.
+struct Built {
     vm: Vm,
     grace: Duration,
     resizer: Option<Resizer>,
     keyboard: Option<Keyboard>,
-) -> Result<Status, Error> {
-    let handle = vm.handle();
-    if let (Some(resizer), Some((columns, rows))) = (&resizer, term::window_size()) {
-        resizer.resize(columns, rows);
+    traces: Vec<Trace>,
+}
+
+impl Built {
+    /// Runs the machine: the terminal is the guest's, the signals are ours.
+    fn run(mut self) -> Result<Status, Error> {
+        let handle = self.vm.handle();
+        if let (Some(resizer), Some((columns, rows))) = (&self.resizer, term::window_size()) {
+            resizer.resize(columns, rows);
+        }
+        let control =
+            Control::start(handle.clone(), self.grace, self.resizer).map_err(Error::Signals)?;
+        // From here on a signal can't end this process behind its back, and links are removed.
+        for trace in &mut self.traces {
+            if let Some(place) = trace.keep()? {
+                say::line(format_args!("hype: {place}"));
+            }
+        }
+        let requests = control.requests();
+        let on_command = move |command| {
+            // Nobody takes requests any more when the machine has ended: then there is nothing to do.
+            let _ = requests.send(Request::from(command));
+        };
+        let typed = self
+            .keyboard
+            .map(|keyboard| keyboard.start(on_command))
+            .transpose()
+            .map_err(Error::Terminal)?;
+        let ended = self.vm.run();
+        drop(typed);
+        let stopped = control.end();
+        let outcome = ended?;
+        report::unstarted(&handle.report());
+        Ok(report::outcome(&outcome, stopped))
     }
-    let control = Control::start(handle.clone(), grace, resizer).map_err(Error::Signals)?;
-    let requests = control.requests();
-    let on_command = move |command| {
-        // Nobody takes requests any more when the machine has ended: then there is nothing to do.
-        let _ = requests.send(Request::from(command));
-    };
-    let typed = keyboard
-        .map(|keyboard| keyboard.start(on_command))
-        .transpose()
-        .map_err(Error::Terminal)?;
-    let ended = vm.run();
-    drop(typed);
-    let quit = control.end();
-    let outcome = ended?;
-    report::unstarted(&handle.report());
-    Ok(report::outcome(&outcome, quit))
 }
 
 impl Machine for Handle {

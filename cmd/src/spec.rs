@@ -1,15 +1,20 @@
 //! What users write as the values of options, as types.
 
+use std::fmt;
 use std::path::PathBuf;
+use vmm::MAX_CPUS;
 
 /// A number of bytes: `512` is MiB, `512K`, `512M`, `2G` and `1T` say it themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ByteSize(u64);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByteSize {
+    text: String,
+    bytes: u64,
+}
 
 impl ByteSize {
     /// The number of bytes.
-    pub fn bytes(self) -> u64 {
-        self.0
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Reads a size. Whole decimal numbers only, and what does not fit 64 bits is an error.
@@ -32,8 +37,30 @@ impl ByteSize {
         let bytes = number
             .checked_mul(1 << shift)
             .ok_or("more than 2^64 bytes")?;
-        Ok(ByteSize(bytes))
+        Ok(ByteSize {
+            text: text.into(),
+            bytes,
+        })
     }
+}
+
+impl fmt::Display for ByteSize {
+    /// As it was written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Reads a number of vCPUs; whether there can be as many is for the machine to say.
+pub fn cpus(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| format!("the number of vCPUs is a whole number, 1 to {MAX_CPUS}"))
+}
+
+/// Reads a duration.
+pub fn seconds(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "a whole number of seconds is wanted".into())
 }
 
 /// Where a console's bytes come from and go to.
@@ -80,7 +107,7 @@ mod tests {
             ("1T", 1 << 40),
         ] {
             assert_eq!(
-                ByteSize::parse(text).map(ByteSize::bytes),
+                ByteSize::parse(text).map(|size| size.bytes()),
                 Ok(bytes),
                 "{text}"
             );

@@ -38,7 +38,7 @@ impl Keyboard {
 
     /// Makes the terminal raw and starts to read it. Each of hype's keys goes to `on_command`.
     pub fn start(self, on_command: impl FnMut(Command) + Send + 'static) -> io::Result<Typed> {
-        let raw = Raw::enter()?;
+        let raw = Raw::enter(stdio::stdin())?;
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         let mut pump = Pump {
             to_guest: Some(self.to_guest),
