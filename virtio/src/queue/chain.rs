@@ -1,6 +1,6 @@
 //! One request: the memory that a chain of descriptors names, to read from and to write to.
 //!
-//! A layout walks its descriptors and [pushes](Buffers::push) them one by one. Here the rules are
+//! A layout walks its descriptors and pushes them one by one. Here the rules are
 //! kept that hold for a chain in any layout (virtio 1.2, 2.6.3 and 2.7.4.2):
 //!
 //! - no more descriptors than the queue has, those of an indirect table included;

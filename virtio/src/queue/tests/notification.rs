@@ -1,6 +1,6 @@
 //! Who wakes whom, and when: doorbells, interrupts, and what comes in between.
 
-use super::{Pair, RAM};
+use super::{Pair, RAM, at_the_last_moment};
 use crate::features::EVENT_IDX;
 use crate::queue::{Drained, Queue, QueueError, Step, Token};
 use crate::testing::ring::{Ring, ram};
@@ -102,6 +102,29 @@ fn doorbells_are_off_while_chains_are_taken_and_on_afterwards() {
         assert_eq!((drained, kicks), (Ok(INTERRUPT), 0));
         pair.ring.add(&[b"x"], &[]);
         assert!(pair.ring.must_kick());
+    }
+}
+
+#[test]
+fn a_chain_added_at_the_last_moment_without_a_doorbell_is_seen() {
+    for features in [0, EVENT_IDX] {
+        let Pair {
+            mut ring,
+            mut queue,
+            ..
+        } = Pair::new(8, features);
+        ring.add(&[b"x"], &[]);
+        assert!(ring.must_kick());
+        at_the_last_moment(move || {
+            ring.add(&[b"x"], &[]);
+            assert!(!ring.must_kick(), "doorbells are off");
+        });
+        let mut count = 0;
+        let drained = queue.drain(|_| {
+            count += 1;
+            Ok::<_, QueueError>(Step::Done(0))
+        });
+        assert_eq!((drained, count), (Ok(INTERRUPT), 2));
     }
 }
 
@@ -322,7 +345,8 @@ fn a_large_queue_wraps_too() {
     wake_each_other(EVENT_IDX, 2048, 200_000, 5);
 }
 
-/// The same with two threads, so that the processor may reorder what fences don't forbid.
+/// The same with two threads. It can't tell whether a fence is missing: the time in which a
+/// processor lets both sides see the past is far shorter than the steps of a debug build.
 fn race(features: u64, requests: u32) {
     let memory = ram(&[(0, RAM as usize)]);
     let mut ring = Ring::split(&memory, 0x1000..RAM, 4, features);

@@ -10,7 +10,7 @@ use std::sync::atomic::{Ordering, fence};
 use vm_memory::{Bytes, GuestAddress};
 
 /// A split ring as its driver sees it (virtio 1.2, 2.7). Each field can be written as a hostile
-/// driver would; the [`Ring`] it belongs to then knows nothing of it.
+/// driver would; the [`Ring`](super::Ring) it belongs to then knows nothing of it.
 #[derive(Debug)]
 pub struct Split {
     memory: Arc<GuestMemory>,
