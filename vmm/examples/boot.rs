@@ -6,6 +6,12 @@
 //! console, which also reads standard input. At the end it says what happened, and how often the
 //! guest came out to user space; with `EXITS=1` in the environment also for which address.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it is a program, not the library"
+)]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Mutex;

@@ -2,21 +2,24 @@
 //!
 //!     two_vms KERNEL INITRD [COMMAND LINE]
 //!
-//! Both boot the same guest. As soon as the first has printed something, the second is paused,
-//! resumed and then stopped, as pulling its plug would. The first runs on, until its guest
-//! switches itself off or half a minute is over. What they print is told apart by a prefix.
+//! Both boot the same guest, whose init must give a shell on `hvc0`. As soon as the second has
+//! printed something it is paused, resumed and then stopped, as pulling its plug would. The first
+//! runs on; when its shell shows a prompt, this program types `poweroff`. What the guests print is
+//! told apart by a name in front.
 
-use std::io::{self, Write};
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it is a program, not the library"
+)]
+
+use std::io::{self, PipeWriter, Write};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 use vmm::loader::Payload;
 use vmm::virtio::console::Console;
-use vmm::virtio::stream::Output;
+use vmm::virtio::stream::{Input, Output};
 use vmm::{Config, Error, Outcome, State, Vm};
-
-/// How long the first guest may take; the command line below ends it much sooner.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -32,78 +35,92 @@ fn main() -> Result<(), Failure> {
         .initrd(initrd.as_str())
         .cmdline(cmdline);
 
-    let (first, first_prints) = machine("first", &payload)?;
-    let (second, second_prints) = machine("second", &payload)?;
-    let (one, two) = (first.handle(), second.handle());
+    let first = machine(&payload, Screen::new("first", type_at_the_prompt)?)?;
+    let (news, second_prints) = mpsc::channel();
+    let tell = move |_: &str, _: &mut PipeWriter| {
+        // An error means that the news is old.
+        let _ = news.send(());
+    };
+    let second = machine(&payload, Screen::new("second", tell)?)?;
+    let (first_handle, second_handle) = (first.handle(), second.handle());
 
     let first = thread::spawn(move || first.run());
     let second = thread::spawn(move || second.run());
 
-    // Each machine tells once that it prints; an error means that it ended without.
+    // An error means that the machine ended without printing anything.
     let _ = second_prints.recv();
-    two.pause()?;
-    println!("the second machine is {}", two.state());
-    two.resume()?;
-    two.stop();
-    two.wait_for(State::Stopped);
-    println!("second: {}", outcome(second)?);
+    second_handle.pause()?;
+    println!("the second machine is {}", second_handle.state());
+    second_handle.resume()?;
+    second_handle.stop();
+    second_handle.wait_for(State::Stopped);
+    println!("the first machine is {}", first_handle.state());
 
-    let _ = first_prints.recv_timeout(PATIENCE);
-    println!("the first machine is {}", one.state());
-    one.power_button()?;
-    let watchdog = one.clone();
-    let (over, is_over) = mpsc::channel::<()>();
-    let watchdog = thread::spawn(move || {
-        if is_over.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-            watchdog.stop();
-        }
-    });
+    println!("second: {}", outcome(second)?);
     println!("first: {}", outcome(first)?);
-    drop(over);
-    watchdog.join().map_err(|_| "the watchdog panicked")?;
     Ok(())
 }
 
-/// A machine whose console prints with a prefix, and the news that it has printed something.
-fn machine(name: &'static str, payload: &Payload) -> Result<(Vm, mpsc::Receiver<()>), Failure> {
-    let (sender, receiver) = mpsc::channel();
-    let console = Prefixed {
-        name,
-        line: Vec::new(),
-        started: Some(sender),
-    };
-    let mut config = Config {
+/// A small machine with a screen and a keyboard.
+fn machine(payload: &Payload, screen: (Screen, Input)) -> Result<Vm, Failure> {
+    let (screen, keyboard) = screen;
+    let console = Console::new(Some(keyboard), Some(Output::writer(screen)));
+    Ok(Vm::new(Config {
         memory: 256 << 20,
         payload: Some(payload.clone()),
+        devices: vec![console.into()],
         ..Config::default()
-    };
-    config
-        .devices
-        .push(Console::new(None, Some(Output::writer(console))).into());
-    Ok((Vm::new(config)?, receiver))
+    })?)
 }
 
 fn outcome(machine: thread::JoinHandle<Result<Outcome, Error>>) -> Result<Outcome, Failure> {
     Ok(machine.join().map_err(|_| "a machine panicked")??)
 }
 
-/// Prints whole lines, each with a name in front.
-struct Prefixed {
-    name: &'static str,
-    line: Vec<u8>,
-    started: Option<mpsc::Sender<()>>,
+fn type_at_the_prompt(line: &str, keyboard: &mut PipeWriter) {
+    // The shell's line editor asks for the cursor's position (ESC [6n) behind its prompt.
+    if line.ends_with("~# ") || line.ends_with("~# \x1b[6n") {
+        // An error means that the machine is gone, and with it the need.
+        let _ = keyboard.write_all(b"poweroff\n");
+    }
 }
 
-impl Write for Prefixed {
+/// Looks at a line as far as it was printed, and may type.
+type Look = Box<dyn FnMut(&str, &mut PipeWriter) + Send>;
+
+/// Prints whole lines with a name in front, and shows the line so far to somebody who may
+/// type.
+struct Screen {
+    name: &'static str,
+    line: Vec<u8>,
+    keyboard: PipeWriter,
+    look: Look,
+}
+
+impl Screen {
+    fn new(
+        name: &'static str,
+        look: impl FnMut(&str, &mut PipeWriter) + Send + 'static,
+    ) -> Result<(Screen, Input), Failure> {
+        let (input, keyboard) = io::pipe()?;
+        let screen = Screen {
+            name,
+            line: Vec::new(),
+            keyboard,
+            look: Box::new(look),
+        };
+        Ok((screen, Input::fd(input.into())?))
+    }
+}
+
+impl Write for Screen {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(started) = self.started.take() {
-            // Nobody listens any more if the other machine was quicker.
-            let _ = started.send(());
-        }
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(piece);
-            if self.line.ends_with(b"\n") {
-                print!("{}: {}", self.name, String::from_utf8_lossy(&self.line));
+            let text = String::from_utf8_lossy(&self.line);
+            (self.look)(&text, &mut self.keyboard);
+            if text.ends_with('\n') {
+                print!("{}: {text}", self.name);
                 self.line.clear();
             }
         }

@@ -9,6 +9,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Mutex;
 
+/// Makes an exit that has no data.
+type Make = fn() -> Exit<'static>;
+
 /// An exit that owns its data.
 enum Scripted {
     In(u16, u8, usize),
@@ -17,7 +20,7 @@ enum Scripted {
     Write(u64, Vec<u8>),
     Event(u32),
     Internal(u32, Vec<u8>),
-    Plain(fn() -> Exit<'static>),
+    Plain(Make),
     Errno(i32),
 }
 
@@ -331,7 +334,7 @@ fn where_kvm_does_not_give_the_bytes_they_come_from_guest_memory() {
 #[test]
 fn each_exit_that_nobody_can_serve_is_an_error_that_says_where() {
     let bench = Bench::new();
-    let exits: [(fn() -> Exit<'static>, &str); 5] = [
+    let exits: [(Make, &str); 5] = [
         (
             || Exit::FailEntry {
                 reason: 0x8000_0021,
