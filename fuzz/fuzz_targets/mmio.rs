@@ -13,6 +13,7 @@
 use libfuzzer_sys::fuzz_target;
 use virtio::Device;
 use virtio::console::Console;
+use virtio::features::RING_PACKED;
 use virtio::queue::QueueConfig;
 use virtio::testing::driver::{Driver, Registers, Transport};
 use virtio::testing::echo::Echo;
@@ -144,10 +145,15 @@ fn request(driver: &mut Driver<Mmio>, queue: u16, readable: usize, writable: usi
         flags,
         next,
     };
-    let split = ring.as_split();
-    split.set_descriptor(0, descriptor(readable, 1, 1));
-    split.set_descriptor(1, descriptor(writable, 2, 0));
-    split.push_avail(0);
+    let chain = [descriptor(readable, 1, 1), descriptor(writable, 2, 0)];
+    if driver.features() & RING_PACKED == 0 {
+        let split = ring.as_split();
+        split.set_descriptor(0, chain[0]);
+        split.set_descriptor(1, chain[1]);
+        split.push_avail(0);
+    } else {
+        ring.as_packed().push_avail(&chain);
+    }
     driver.notify(queue);
 }
 

@@ -11,10 +11,11 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use virtio::Device;
 use virtio::console::Console;
-use virtio::features::{EVENT_IDX, INDIRECT_DESC, VERSION_1};
+use virtio::features::{EVENT_IDX, INDIRECT_DESC, RING_PACKED, VERSION_1};
 use virtio::stream::{Input, Output};
 use virtio::testing::driver::{Driver, Kick, Transport};
 use virtio::testing::echo::{ECHO, Echo};
+use virtio::testing::ring::Ring;
 use virtio::transport::mmio::Mmio;
 use virtio::transport::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET};
 
@@ -135,13 +136,9 @@ impl<T: Subject> Bench<T> {
         (0..100).for_each(|_| other.works());
     }
 
-    /// What the device has told the driver of each queue's progress.
-    fn used_indices(&mut self) -> Vec<u16> {
-        self.driver
-            .rings
-            .iter_mut()
-            .map(|ring| ring.as_split().used_idx())
-            .collect()
+    /// How many chains of each queue the device has used that the driver has not taken.
+    fn used_waiting(&self) -> Vec<u16> {
+        self.driver.rings.iter().map(Ring::used_waiting).collect()
     }
 }
 
@@ -160,9 +157,9 @@ fn a_reset_hands_back_what_is_in_flight<T: Subject>(case: &'static Case, ring: u
     bench.fill();
     bench.driver.transport.set_status(0);
     assert_eq!(bench.driver.transport.status(), 0);
-    let used = bench.used_indices();
+    let used = bench.used_waiting();
     bench.tempt();
-    assert_eq!(bench.used_indices(), used, "nothing is used after a reset");
+    assert_eq!(bench.used_waiting(), used, "nothing is used after a reset");
     bench.works_again();
 }
 
@@ -201,10 +198,10 @@ fn a_paused_device_does_nothing_and_can_be_reset<T: Subject>(case: &'static Case
     let mut bench = Bench::<T>::started(case, ring);
     bench.fill();
     bench.driver.transport.pause().expect("pause");
-    let (used, interrupts) = (bench.used_indices(), bench.driver.interrupts());
+    let (used, interrupts) = (bench.used_waiting(), bench.driver.interrupts());
     bench.fill();
     assert_eq!(
-        (bench.used_indices(), bench.driver.interrupts()),
+        (bench.used_waiting(), bench.driver.interrupts()),
         (used, interrupts)
     );
     bench.driver.reset();
@@ -311,7 +308,7 @@ fn a_notify_before_driver_ok_is_not_served<T: Subject>(case: &'static Case, ring
     bench.driver.set_up_queues(256);
     bench.fill();
     bench.tempt();
-    assert_eq!(bench.used_indices().iter().sum::<u16>(), 0);
+    assert_eq!(bench.used_waiting().iter().sum::<u16>(), 0);
     // The chains are not lost, though nobody notifies again.
     bench.driver.add_status(DRIVER_OK);
     for _ in 0..8 {
@@ -324,11 +321,11 @@ fn a_busy_device_can_be_stopped<T: Subject>(case: &'static Case, ring: u64) {
     let mut bench = Bench::<T>::started(case, ring);
     bench.fill();
     bench.driver.transport.stop();
-    let used = bench.used_indices();
+    let used = bench.used_waiting();
     bench.fill();
     bench.tempt();
     bench.driver.transport.stop();
-    assert_eq!(bench.used_indices(), used);
+    assert_eq!(bench.used_waiting(), used);
 }
 
 fn a_busy_device_can_be_dropped<T: Subject>(case: &'static Case, ring: u64) {
@@ -336,17 +333,10 @@ fn a_busy_device_can_be_dropped<T: Subject>(case: &'static Case, ring: u64) {
     bench.fill();
     let doorbells = bench.driver.transport.doorbells();
     let Driver {
-        transport,
-        mut rings,
-        ..
+        transport, rings, ..
     } = bench.driver;
     drop(transport);
-    let mut used = || -> Vec<u16> {
-        rings
-            .iter_mut()
-            .map(|ring| ring.as_split().used_idx())
-            .collect()
-    };
+    let used = || -> Vec<u16> { rings.iter().map(Ring::used_waiting).collect() };
     let before = used();
     for doorbell in doorbells {
         doorbell.event.write(1).expect("doorbell");
@@ -359,10 +349,7 @@ fn a_corrupt_ring_costs_the_device_until_it_is_reset<T: Subject>(case: &'static 
     let mut bench = Bench::<T>::started(case, ring);
     let before = bench.driver.interrupts();
     let queue = usize::from(case.answers);
-    let index = bench.driver.rings[queue].as_split().avail_idx();
-    bench.driver.rings[queue]
-        .as_split()
-        .set_avail_idx(index.wrapping_add(0x4000));
+    bench.driver.rings[queue].corrupt();
     bench.driver.notify(case.answers);
     bench.driver.wait_for_needs_reset();
     bench.driver.until("a configuration interrupt", |driver| {
@@ -387,11 +374,11 @@ fn a_device_given_up_by_its_driver_is_idle_until_it_is_reset<T: Subject>(
 ) {
     let mut bench = Bench::<T>::started(case, ring);
     bench.driver.add_status(FAILED);
-    let used = bench.used_indices();
+    let used = bench.used_waiting();
     bench.fill();
     bench.driver.add_status(DRIVER_OK);
     bench.tempt();
-    assert_eq!(bench.used_indices(), used);
+    assert_eq!(bench.used_waiting(), used);
     bench.works_again();
 }
 
@@ -432,6 +419,20 @@ fn a_reset_amid_notifies_of_another_vcpu_is_fine<T: Subject>(case: &'static Case
     bench.works_again();
 }
 
+fn a_driver_may_change_the_layout_at_each_reset<T: Subject>(case: &'static Case, ring: u64) {
+    let mut bench = Bench::<T>::new(case, ring);
+    for round in 0..200 {
+        bench.ring = ring ^ if round % 2 == 0 { 0 } else { RING_PACKED };
+        bench.works_again();
+        assert_eq!(
+            bench.driver.features() & RING_PACKED,
+            bench.ring & RING_PACKED
+        );
+        bench.fill();
+        bench.driver.reset();
+    }
+}
+
 /// Writes the tests of each device: [`combinations!`] of it.
 macro_rules! suite {
     ($($device:ident: $case:expr,)*) => {
@@ -442,6 +443,9 @@ macro_rules! suite {
                 mmio_split: (Mmio, 0),
                 mmio_split_event_idx: (Mmio, EVENT_IDX),
                 mmio_split_indirect_event_idx: (Mmio, EVENT_IDX | INDIRECT_DESC),
+                mmio_packed: (Mmio, RING_PACKED),
+                mmio_packed_event_idx: (Mmio, RING_PACKED | EVENT_IDX),
+                mmio_packed_indirect_event_idx: (Mmio, RING_PACKED | EVENT_IDX | INDIRECT_DESC),
             }
         })*
     };
@@ -471,6 +475,7 @@ macro_rules! combinations {
                 a_device_given_up_by_its_driver_is_idle_until_it_is_reset
                 a_notify_storm_is_survived
                 a_reset_amid_notifies_of_another_vcpu_is_fine
+                a_driver_may_change_the_layout_at_each_reset
             }
         })*
     };

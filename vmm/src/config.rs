@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use virtio::Device;
 use virtio::stream::{Input, Output};
+use virtio::transport::Rings;
 
 /// vCPU numbers are local APIC identifiers of 8 bits; 255 addresses all of them, and Linux keeps
 /// one for the I/O APIC. KVM may allow fewer.
@@ -73,17 +74,32 @@ impl fmt::Debug for Config {
 }
 
 /// A virtio device of a machine; made from any [`Device`] with `into()`.
-pub struct VirtioDevice(pub(crate) Box<dyn Device>);
+pub struct VirtioDevice {
+    pub(crate) device: Box<dyn Device>,
+    pub(crate) rings: Rings,
+}
+
+impl VirtioDevice {
+    /// Limits the ring layouts that the device's driver may choose from.
+    #[must_use]
+    pub fn rings(mut self, rings: Rings) -> Self {
+        self.rings = rings;
+        self
+    }
+}
 
 impl<D: Device> From<D> for VirtioDevice {
     fn from(device: D) -> Self {
-        VirtioDevice(Box::new(device))
+        VirtioDevice {
+            device: Box::new(device),
+            rings: Rings::default(),
+        }
     }
 }
 
 impl fmt::Debug for VirtioDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.spec().name)
+        f.write_str(&self.device.spec().name)
     }
 }
 

@@ -238,7 +238,7 @@ fn plug_in_devices(
         .map_while(layout::window)
         .zip(devices)
         .map(|(at, device)| {
-            let device = VirtioMmio::new(device.0, at, vm, &board.memory, &control.gate)?;
+            let device = VirtioMmio::new(device, at, vm, &board.memory, &control.gate)?;
             let device = Arc::new(device);
             let range = at.base..at.base + at.size;
             board

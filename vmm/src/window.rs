@@ -7,15 +7,16 @@ use crate::Error;
 use crate::arch::layout::Window;
 use crate::boot::DeviceWindow;
 use crate::bus::{Action, BusDevice};
+use crate::config::VirtioDevice;
 use crate::control::ActiveDevice;
 use crate::gate::Gate;
 use crate::handle::DeviceReport;
 use crate::irq::Line;
 use kvm::{DataMatch, IoAddress, IoEventFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use virtio::GuestMemory;
 use virtio::transport::Environment;
 use virtio::transport::mmio::Mmio;
-use virtio::{Device, GuestMemory};
 
 pub(crate) struct VirtioMmio {
     transport: Mutex<Mmio>,
@@ -26,7 +27,7 @@ pub(crate) struct VirtioMmio {
 
 impl VirtioMmio {
     pub(crate) fn new(
-        device: Box<dyn Device>,
+        VirtioDevice { device, rings }: VirtioDevice,
         at: Window,
         vm: &kvm::Vm,
         memory: &Arc<GuestMemory>,
@@ -41,6 +42,7 @@ impl VirtioMmio {
         let environment = Environment {
             memory: Arc::clone(memory),
             irq: Arc::new(Line(irq)),
+            rings,
             failed: Arc::new(move |device: &str, what: &str| {
                 gate.end(Err(Error::DevicePanicked {
                     device: device.into(),

@@ -77,6 +77,16 @@ impl Area {
             .map_err(|_| self.outside())
     }
 
+    /// Reads the 32-bit field at `offset`, in one access.
+    pub(super) fn load_u32(&self, offset: usize) -> Result<u32, QueueError> {
+        let value = self
+            .window
+            .slice()
+            .load(offset, Ordering::Relaxed)
+            .map_err(|_| self.outside())?;
+        Ok(u32::from_le(value))
+    }
+
     /// Copies the 16 bytes of a descriptor, as a little-endian number.
     pub(super) fn descriptor(&self, offset: usize) -> Result<u128, QueueError> {
         let value = self

@@ -1,7 +1,7 @@
 //! One request: the memory that a chain of descriptors names, to read from and to write to.
 //!
 //! A layout walks its descriptors and pushes them one by one. Here the rules are
-//! kept that hold for a chain in any layout (virtio 1.2, 2.6.3 and 2.7.4.2):
+//! kept that hold for a chain in any layout (virtio 1.2, 2.6.3, 2.7.4.2 and 2.8.17):
 //!
 //! - no more descriptors than the queue has, those of an indirect table included;
 //! - all lengths together fit 32 bits, as those of the used ring do;
@@ -159,13 +159,13 @@ fn slices<'m>(
 pub struct Chain<'q> {
     memory: &'q GuestMemory,
     buffers: &'q Buffers,
-    id: u16,
+    token: Token,
     read: Cursor,
     write: Cursor,
 }
 
 impl<'q> Chain<'q> {
-    pub(super) fn new(memory: &'q GuestMemory, buffers: &'q Buffers, id: u16) -> Self {
+    pub(super) fn new(memory: &'q GuestMemory, buffers: &'q Buffers, token: Token) -> Self {
         let read = Cursor {
             remaining: buffers.readable_len,
             ..Cursor::default()
@@ -177,7 +177,7 @@ impl<'q> Chain<'q> {
         Chain {
             memory,
             buffers,
-            id,
+            token,
             read,
             write,
         }
@@ -185,7 +185,7 @@ impl<'q> Chain<'q> {
 
     /// What the device keeps to complete the chain after [`Step::Later`](super::Step::Later).
     pub fn token(&self) -> Token {
-        Token { id: self.id }
+        self.token.again()
     }
 
     /// The number of bytes that the device may read.

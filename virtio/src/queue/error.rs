@@ -30,11 +30,8 @@ pub enum QueueError {
     /// The queue was used before the driver enabled it.
     #[error("the queue is not ready")]
     NotReady,
-    /// The negotiated features ask for a ring layout that is not there.
-    #[error("the packed ring layout is not supported")]
-    Layout,
     /// The queue's size is not one that the layout and the device allow.
-    #[error("queue size {size} is not a power of two of at most {max}")]
+    #[error("queue size {size} is not one of the sizes up to {max} that the ring's layout allows")]
     Size {
         /// What the driver asked for.
         size: u16,
@@ -83,10 +80,18 @@ pub enum QueueError {
         size: u16,
     },
     /// A chain that the device still works on was made available again.
-    #[error("the chain at descriptor {head} was made available while in flight")]
+    #[error("chain {head} was made available while in flight")]
     HeadInFlight {
-        /// Where it starts.
+        /// Its identifier; in a split ring, where it starts.
         head: u16,
+    },
+    /// A chain of a packed ring lies over descriptors of chains that the device still works on.
+    #[error("a chain of {len} descriptors was made available where {free} were free")]
+    DescriptorsInFlight {
+        /// How many descriptors the chain has.
+        len: u16,
+        /// How many of the ring's belong to no chain.
+        free: u16,
     },
     /// A descriptor goes on outside of its table.
     #[error("a descriptor goes on at {next} in a table of {entries}")]
@@ -114,6 +119,9 @@ pub enum QueueError {
     /// An indirect descriptor with a next one.
     #[error("indirect descriptor with a next one")]
     IndirectWithNext,
+    /// An indirect descriptor in a packed ring that follows a direct one.
+    #[error("indirect descriptor behind a direct one")]
+    IndirectInList,
     /// An indirect descriptor in an indirect table.
     #[error("indirect descriptor in an indirect table")]
     NestedIndirect,

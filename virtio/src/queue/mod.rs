@@ -9,7 +9,7 @@
 //! # The design
 //!
 //! ```text
-//!   QueueConfig --Queue::new--> Queue { Layout::Split(split::Ring) }
+//!   QueueConfig --Queue::new--> Queue { Layout::{Split, Packed} }
 //!   plain data,                   |  drain(|chain| ..)      the notification dance, once
 //!   while the driver              |  complete(token, ..)    for what was kept for later
 //!   sets it up                    v
@@ -32,7 +32,9 @@
 
 mod area;
 pub mod chain;
+mod descriptor;
 mod error;
+mod packed;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -93,6 +95,15 @@ pub struct Drained {
 pub struct Token {
     /// The identifier under which the driver will find its chain.
     id: u16,
+    /// How many descriptors of a packed ring it takes; a split ring does not care.
+    slots: u16,
+}
+
+impl Token {
+    /// The same chain once more; [`InFlight`] sees to it that only one is of use.
+    fn again(&self) -> Token {
+        Token { ..*self }
+    }
 }
 
 /// A queue that runs: rings in guest memory, and where in them the device is.
@@ -112,6 +123,7 @@ pub struct Queue {
 #[derive(Debug)]
 enum Layout {
     Split(split::Ring),
+    Packed(packed::Ring),
 }
 
 impl Layout {
@@ -123,20 +135,23 @@ impl Layout {
     ) -> Result<Option<Token>, QueueError> {
         match self {
             Layout::Split(ring) => ring.peek(memory, buffers),
+            Layout::Packed(ring) => ring.peek(memory, buffers),
         }
     }
 
     /// Takes the chain that was peeked at last.
-    fn consume(&mut self) {
+    fn consume(&mut self, token: &Token) {
         match self {
             Layout::Split(ring) => ring.consume(),
+            Layout::Packed(ring) => ring.consume(token),
         }
     }
 
     /// Gives a chain back to the driver.
-    fn put_used(&mut self, id: u16, written: u32) -> Result<(), QueueError> {
+    fn put_used(&mut self, token: &Token, written: u32) -> Result<(), QueueError> {
         match self {
-            Layout::Split(ring) => ring.put_used(id, written),
+            Layout::Split(ring) => ring.put_used(token.id, written),
+            Layout::Packed(ring) => ring.put_used(token, written),
         }
     }
 
@@ -144,6 +159,7 @@ impl Layout {
     fn has_available(&self) -> Result<bool, QueueError> {
         match self {
             Layout::Split(ring) => ring.has_available(),
+            Layout::Packed(ring) => ring.has_available(),
         }
     }
 
@@ -151,6 +167,7 @@ impl Layout {
     fn suppress_doorbell(&mut self) -> Result<(), QueueError> {
         match self {
             Layout::Split(ring) => ring.suppress_doorbell(),
+            Layout::Packed(ring) => ring.suppress_doorbell(),
         }
     }
 
@@ -159,6 +176,7 @@ impl Layout {
     fn enable_doorbell(&mut self) -> Result<(), QueueError> {
         match self {
             Layout::Split(ring) => ring.enable_doorbell(),
+            Layout::Packed(ring) => ring.enable_doorbell(),
         }
     }
 
@@ -166,6 +184,7 @@ impl Layout {
     fn take_interrupt(&mut self) -> Result<bool, QueueError> {
         match self {
             Layout::Split(ring) => ring.take_interrupt(),
+            Layout::Packed(ring) => ring.take_interrupt(),
         }
     }
 }
@@ -183,17 +202,30 @@ impl Queue {
         if !config.ready {
             return Err(QueueError::NotReady);
         }
-        if features & features::RING_PACKED != 0 {
-            return Err(QueueError::Layout);
-        }
-        let layout = Layout::Split(split::Ring::new(config, &memory, features)?);
+        let (layout, ids) = if is_packed(features) {
+            let ring = packed::Ring::new(config, &memory, features)?;
+            (Layout::Packed(ring), packed::IDS)
+        } else {
+            let ring = split::Ring::new(config, &memory, features)?;
+            (Layout::Split(ring), config.size.into())
+        };
         Ok(Queue {
             memory,
             layout,
             size: config.size,
-            in_flight: InFlight::new(config.size),
+            in_flight: InFlight::new(ids),
             buffers: Buffers::default(),
         })
+    }
+
+    /// Whether the layout that was negotiated allows a queue of this size.
+    pub fn is_size(size: u16, features: u64) -> bool {
+        let fits = if is_packed(features) {
+            packed::is_size(size)
+        } else {
+            split::is_size(size)
+        };
+        fits && size <= MAX_SIZE
     }
 
     /// The number of descriptors, which also limits the length of a chain.
@@ -256,7 +288,7 @@ impl Queue {
     /// bytes were written. Tells whether the driver wants an interrupt.
     pub fn complete(&mut self, token: Token, written: u32) -> Result<bool, QueueError> {
         self.in_flight.remove(token.id)?;
-        self.layout.put_used(token.id, written)?;
+        self.layout.put_used(&token, written)?;
         self.layout.take_interrupt()
     }
 
@@ -273,16 +305,16 @@ impl Queue {
             // The driver may not touch a chain before it was used, let alone offer it again: two
             // requests would share their buffers, and one would be completed twice.
             self.in_flight.check_free(token.id)?;
-            match each(&mut Chain::new(&self.memory, &self.buffers, token.id))? {
+            match each(&mut Chain::new(&self.memory, &self.buffers, token.again()))? {
                 Step::Done(written) => {
-                    self.layout.consume();
+                    self.layout.consume(&token);
                     // Published at once and not at the end: a driver that polls need not wait
                     // for a slow request behind this one.
-                    self.layout.put_used(token.id, written)?;
+                    self.layout.put_used(&token, written)?;
                 }
                 Step::Later => {
-                    self.layout.consume();
-                    self.in_flight.insert(token.id)?;
+                    self.layout.consume(&token);
+                    self.in_flight.insert(token.id);
                 }
                 Step::Stop => return Ok(true),
             }
@@ -292,49 +324,58 @@ impl Queue {
     }
 }
 
+/// Which layout a queue has.
+fn is_packed(features: u64) -> bool {
+    features & features::RING_PACKED != 0
+}
+
 /// Which chains the device has kept, by identifier.
 #[derive(Debug)]
 struct InFlight {
-    kept: Vec<bool>,
+    /// A bit for each identifier that a chain may have.
+    kept: Vec<u64>,
     count: u16,
 }
 
 impl InFlight {
-    fn new(size: u16) -> Self {
+    /// None so far; identifiers are below `ids`.
+    fn new(ids: usize) -> Self {
         InFlight {
-            kept: vec![false; usize::from(size)],
+            kept: vec![0; ids.div_ceil(64)],
             count: 0,
         }
     }
 
     fn check_free(&self, id: u16) -> Result<(), QueueError> {
-        match self.kept.get(usize::from(id)) {
-            Some(false) => Ok(()),
-            Some(true) => Err(QueueError::HeadInFlight { head: id }),
-            None => Err(self.out_of_range(id)),
+        let (word, bit) = place(id);
+        match self.kept.get(word) {
+            Some(kept) if kept & bit != 0 => Err(QueueError::HeadInFlight { head: id }),
+            _ => Ok(()),
         }
     }
 
-    fn insert(&mut self, id: u16) -> Result<(), QueueError> {
-        let error = self.out_of_range(id);
-        let kept = self.kept.get_mut(usize::from(id)).ok_or(error)?;
-        *kept = true;
-        // Each identifier is counted once, so that the sum is at most the queue's size.
-        self.count = self.count.saturating_add(1);
-        Ok(())
+    fn insert(&mut self, id: u16) {
+        let (word, bit) = place(id);
+        // The layout gives no identifier for which there is no bit.
+        if let Some(kept) = self.kept.get_mut(word) {
+            *kept |= bit;
+            // Each identifier is counted once, and chains are at most as many as descriptors.
+            self.count = self.count.saturating_add(1);
+        }
     }
 
     fn remove(&mut self, id: u16) -> Result<(), QueueError> {
-        match self.kept.get_mut(usize::from(id)) {
-            Some(kept) if *kept => *kept = false,
+        let (word, bit) = place(id);
+        match self.kept.get_mut(word) {
+            Some(kept) if *kept & bit != 0 => *kept &= !bit,
             _ => return Err(QueueError::NotInFlight { id }),
         }
         self.count = self.count.saturating_sub(1);
         Ok(())
     }
+}
 
-    fn out_of_range(&self, head: u16) -> QueueError {
-        let size = u16::try_from(self.kept.len()).unwrap_or(u16::MAX);
-        QueueError::HeadOutOfRange { head, size }
-    }
+/// Where the bit of an identifier is.
+fn place(id: u16) -> (usize, u64) {
+    (usize::from(id / 64), 1 << (id % 64))
 }

@@ -27,26 +27,19 @@
 
 use super::area::Area;
 use super::chain::Buffers;
+use super::descriptor::{self, Descriptor, Table, VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT};
 use super::{MAX_SIZE, Part, QueueConfig, QueueError, Token};
 use crate::features;
 use crate::memory::GuestMemory;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
-
-// Flags of a descriptor (2.7.5). All others are ignored.
-const VIRTQ_DESC_F_NEXT: u16 = 1;
-const VIRTQ_DESC_F_WRITE: u16 = 2;
-const VIRTQ_DESC_F_INDIRECT: u16 = 4;
 
 /// Of the available ring: the driver wants no interrupt (2.7.6).
 const VIRTQ_AVAIL_F_NO_INTERRUPT: u16 = 1;
 /// Of the used ring: the device wants no doorbell (2.7.8).
 const VIRTQ_USED_F_NO_NOTIFY: u16 = 1;
 
-/// The size of a descriptor.
-const DESCRIPTOR: usize = 16;
 /// Where `flags` is in the available and in the used ring.
 const FLAGS: usize = 0;
 /// Where `idx` is in both.
@@ -85,14 +78,19 @@ impl Ring {
     ) -> Result<Ring, QueueError> {
         let size = config.size;
         let max = config.max_size.min(MAX_SIZE);
-        if !size.is_power_of_two() || size > max {
+        if !is_size(size) || size > max {
             return Err(QueueError::Size { size, max });
         }
         let entries = usize::from(size);
         // Sizes and alignments: the table in 2.7. The two event fields are always there.
         let area = |part, address, len, alignment| Area::new(memory, part, address, len, alignment);
         Ok(Ring {
-            descriptors: area(Part::Descriptors, config.desc, DESCRIPTOR * entries, 16)?,
+            descriptors: area(
+                Part::Descriptors,
+                config.desc,
+                descriptor::SIZE * entries,
+                16,
+            )?,
             avail: area(Part::Driver, config.avail, RING + 2 * entries + 2, 2)?,
             used: area(Part::Device, config.used, RING + USED_ELEM * entries + 2, 4)?,
             size,
@@ -128,7 +126,7 @@ impl Ring {
             });
         }
         self.gather(head, memory, buffers)?;
-        Ok(Some(Token { id: head }))
+        Ok(Some(Token { id: head, slots: 1 }))
     }
 
     pub(super) fn consume(&mut self) {
@@ -216,50 +214,15 @@ impl Ring {
     ) -> Result<(), QueueError> {
         buffers.start(self.size);
         let read = |index: u16| {
-            let bits = self
-                .descriptors
-                .descriptor(DESCRIPTOR * usize::from(index))?;
-            Ok(Descriptor::from_bits(bits))
+            self.descriptors
+                .descriptor(descriptor::SIZE * usize::from(index))
         };
         let Some(indirect) = follow(head, self.size, read, memory, buffers)? else {
             return Ok(());
         };
-        if !self.indirect {
-            return Err(QueueError::IndirectNotNegotiated);
-        }
-        if indirect.flags & VIRTQ_DESC_F_NEXT != 0 {
-            return Err(QueueError::IndirectWithNext);
-        }
-        self.gather_indirect(&indirect, memory, buffers)
-    }
-
-    fn gather_indirect(
-        &self,
-        indirect: &Descriptor,
-        memory: &GuestMemory,
-        buffers: &mut Buffers,
-    ) -> Result<(), QueueError> {
-        let Descriptor { address, len, .. } = *indirect;
-        let bytes = len as usize;
-        if bytes == 0 || !bytes.is_multiple_of(DESCRIPTOR) {
-            return Err(QueueError::IndirectLength { len });
-        }
-        let entries = u16::try_from(bytes / DESCRIPTOR)
-            .ok()
-            .filter(|entries| *entries <= self.size);
-        let entries = entries.ok_or(QueueError::ChainTooLong { limit: self.size })?;
-        let bad_address = QueueError::BadAddress { address, len };
-        let table = memory
-            .get_slice(GuestAddress(address), bytes)
-            .map_err(|_| bad_address)?;
-        // Byte by byte: an indirect table has no alignment.
-        let read = |index: u16| {
-            let bits = table
-                .read_obj(DESCRIPTOR * usize::from(index))
-                .map_err(|_| bad_address)?;
-            Ok(Descriptor::from_bits(u128::from_le(bits)))
-        };
-        match follow(0, entries, read, memory, buffers)? {
+        let table = Table::open(memory, &indirect, self.indirect, self.size)?;
+        let read = |index: u16| table.read(index);
+        match follow(0, table.entries(), read, memory, buffers)? {
             None => Ok(()),
             Some(_) => Err(QueueError::NestedIndirect),
         }
@@ -271,26 +234,6 @@ impl Ring {
     }
 }
 
-/// A descriptor, copied: what the driver writes to the ring later makes no difference.
-#[derive(Debug, Clone, Copy)]
-struct Descriptor {
-    address: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
-}
-
-impl Descriptor {
-    fn from_bits(bits: u128) -> Self {
-        Descriptor {
-            address: bits as u64,
-            len: (bits >> 64) as u32,
-            flags: (bits >> 96) as u16,
-            next: (bits >> 112) as u16,
-        }
-    }
-}
-
 /// Follows the descriptors of one table from `start` to the end of the chain, or to an indirect
 /// descriptor, which it returns.
 ///
@@ -298,31 +241,32 @@ impl Descriptor {
 fn follow(
     start: u16,
     entries: u16,
-    read: impl Fn(u16) -> Result<Descriptor, QueueError>,
+    read: impl Fn(u16) -> Result<u128, QueueError>,
     memory: &GuestMemory,
     buffers: &mut Buffers,
 ) -> Result<Option<Descriptor>, QueueError> {
     let mut index = start;
     loop {
-        let descriptor = read(index)?;
-        let Descriptor {
-            address,
-            len,
-            flags,
-            next,
-        } = descriptor;
-        if flags & VIRTQ_DESC_F_INDIRECT != 0 {
+        let descriptor = Descriptor::split(read(index)?);
+        if descriptor.has(VIRTQ_DESC_F_INDIRECT) {
             return Ok(Some(descriptor));
         }
-        buffers.push(memory, address, len, flags & VIRTQ_DESC_F_WRITE != 0)?;
-        if flags & VIRTQ_DESC_F_NEXT == 0 {
+        descriptor.push(memory, buffers)?;
+        if !descriptor.has(VIRTQ_DESC_F_NEXT) {
             return Ok(None);
         }
+        let next = descriptor.tag;
         if next >= entries {
             return Err(QueueError::NextOutOfRange { next, entries });
         }
         index = next;
     }
+}
+
+/// Whether a ring may have this many descriptors: so that 65536 indices go round a whole number
+/// of times (2.7).
+pub(super) fn is_size(size: u16) -> bool {
+    size.is_power_of_two()
 }
 
 /// Whether an index that went from `old` to `new` has passed `event`: the entry with that very

@@ -11,7 +11,7 @@ use crate::memory::GuestMemory;
 use crate::queue::QueueConfig;
 use crate::transport::mmio::{Mmio, register};
 use crate::transport::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET};
-use crate::transport::{Doorbell, Environment};
+use crate::transport::{Doorbell, Environment, Rings};
 use crate::worker::Mode;
 use crate::{Device, Error};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -178,6 +178,8 @@ pub struct Machine {
     pub memory: Arc<GuestMemory>,
     /// The device's interrupts.
     pub interrupts: Arc<Interrupts>,
+    /// The ring layouts that the device offers.
+    pub rings: Rings,
     failures: Arc<Mutex<Vec<(String, String)>>>,
 }
 
@@ -190,6 +192,7 @@ impl Default for Machine {
         Machine {
             memory,
             interrupts: Arc::default(),
+            rings: Rings::default(),
             failures: Arc::default(),
         }
     }
@@ -202,6 +205,7 @@ impl Machine {
         Environment {
             memory: Arc::clone(&self.memory),
             irq: Arc::clone(&self.interrupts) as _,
+            rings: self.rings,
             failed: Arc::new(move |device, what| {
                 lock(&failures).push((device.to_owned(), what.to_owned()));
             }),
@@ -300,18 +304,9 @@ impl<T: Transport> Driver<T> {
             }
             let start = FIRST_QUEUE + u64::from(queue) * QUEUE_MEMORY;
             let area = start..start + QUEUE_MEMORY;
-            let ring = Ring::split(
-                &self.machine.memory,
-                area,
-                size.min(max_size),
-                self.features,
-            );
-            // What an earlier ring left there is not for this one.
+            let size = size.min(max_size);
+            let ring = Ring::new(&self.machine.memory, area, size, self.features);
             let config = ring.config();
-            ring.write(
-                config.desc,
-                &vec![0; (ring_end(&config) - config.desc) as usize],
-            );
             self.transport.set_queue(queue, &config);
             assert!(
                 self.transport.enable_queue(queue, true),
@@ -402,9 +397,4 @@ impl<T: Transport> Driver<T> {
     pub fn interrupts(&self) -> Counts {
         self.machine.interrupts.counts()
     }
-}
-
-/// The end of the last part of a split ring.
-fn ring_end(config: &QueueConfig) -> u64 {
-    config.used + 6 + 8 * u64::from(config.size)
 }

@@ -21,7 +21,7 @@
 //!
 //! A well-behaved driver has [`Ring::add`] and [`Ring::used`], and the two questions of
 //! notification, [`Ring::must_kick`] and [`Ring::enable_interrupts`]. A hostile one has
-//! [`Ring::as_split`], with which any field can be written.
+//! [`Ring::as_split`] and [`Ring::as_packed`], with which any field can be written.
 //!
 //! [`Ring`] holds what is the same for any layout: buffers, and which chain has which. The
 //! layout writes them to its ring.
@@ -30,13 +30,16 @@
 //! used chain is not taken again before all other memory was, so that what the device wrote can be
 //! read for a while. A fake driver that can't go on has a mistake in its test, and panics.
 
+pub mod packed;
 mod split;
 
+pub use packed::Packed;
 pub use split::Split;
 
+use crate::features;
 use crate::memory::{GuestMemory, Region};
 use crate::queue::QueueConfig;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress};
@@ -66,17 +69,26 @@ pub struct Descriptor {
     pub len: u32,
     /// [`NEXT`], [`WRITE`], [`INDIRECT`], or nonsense.
     pub flags: u16,
-    /// The index of the next descriptor.
+    /// The index of the next descriptor; in a packed ring, the chain's identifier.
     pub next: u16,
 }
 
 impl Descriptor {
-    /// The 16 bytes in memory.
+    /// The 16 bytes in the memory of a split ring.
     pub fn to_bytes(self) -> [u8; 16] {
+        self.in_order(self.flags, self.next)
+    }
+
+    /// The 16 bytes in the memory of a packed ring.
+    pub fn to_packed_bytes(self) -> [u8; 16] {
+        self.in_order(self.next, self.flags)
+    }
+
+    fn in_order(self, third: u16, fourth: u16) -> [u8; 16] {
         let bits = u128::from(self.address)
             | u128::from(self.len) << 64
-            | u128::from(self.flags) << 96
-            | u128::from(self.next) << 112;
+            | u128::from(third) << 96
+            | u128::from(fourth) << 112;
         bits.to_le_bytes()
     }
 }
@@ -103,6 +115,7 @@ pub struct Ring {
 #[derive(Debug)]
 enum Layout {
     Split(Split),
+    Packed(Packed),
 }
 
 /// Where the bytes of a chain are.
@@ -114,28 +127,42 @@ struct Chain {
 }
 
 impl Ring {
-    /// A split ring of `size` descriptors at the start of `area`; the rest of it is for buffers.
+    /// A ring of `size` descriptors at the start of `area`, which is cleared for it; the rest of
+    /// the area is for buffers.
     ///
-    /// Of `features`, the ring's own count: `EVENT_IDX`.
-    pub fn split(memory: &Arc<GuestMemory>, area: Range<u64>, size: u16, features: u64) -> Ring {
-        let mut heap = Heap {
-            fresh: area,
-            freed: VecDeque::new(),
+    /// Of `features`, those of rings count: `RING_PACKED` and `EVENT_IDX`.
+    pub fn new(memory: &Arc<GuestMemory>, area: Range<u64>, size: u16, features: u64) -> Ring {
+        let mut heap = Heap::new(area);
+        let mut place = |len, alignment| {
+            let start = heap.alloc(len, alignment).start;
+            // What an earlier ring has left there is not for this one.
+            memory
+                .write_slice(&vec![0; len], GuestAddress(start))
+                .expect("ring in test RAM");
+            start
         };
-        let mut place = |len, alignment| heap.alloc(len, alignment).start;
-        let split = Split::new(memory, &mut place, size, features);
+        let layout = match features & features::RING_PACKED {
+            0 => Layout::Split(Split::new(memory, &mut place, size, features)),
+            _ => Layout::Packed(Packed::new(memory, &mut place, size, features)),
+        };
         Ring {
             memory: Arc::clone(memory),
-            layout: Layout::Split(split),
+            layout,
             heap,
             chains: HashMap::new(),
         }
+    }
+
+    /// A split ring, whatever was negotiated.
+    pub fn split(memory: &Arc<GuestMemory>, area: Range<u64>, size: u16, features: u64) -> Ring {
+        Self::new(memory, area, size, features & !features::RING_PACKED)
     }
 
     /// What a driver would tell the transport. The largest size is the size.
     pub fn config(&self) -> QueueConfig {
         match &self.layout {
             Layout::Split(split) => split.config(),
+            Layout::Packed(packed) => packed.config(),
         }
     }
 
@@ -158,12 +185,15 @@ impl Ring {
     pub fn used(&mut self) -> Option<(u16, u32)> {
         let (id, len) = match &mut self.layout {
             Layout::Split(split) => split.used(),
+            Layout::Packed(packed) => packed.used(),
         }?;
         let block = self
             .chains
             .get_mut(&id)
             .and_then(|chain| chain.block.take());
-        self.heap.freed.extend(block);
+        if let Some(block) = block {
+            self.heap.free(block);
+        }
         Some((id, len))
     }
 
@@ -186,6 +216,7 @@ impl Ring {
     pub fn must_kick(&mut self) -> bool {
         match &mut self.layout {
             Layout::Split(split) => split.must_kick(),
+            Layout::Packed(packed) => packed.must_kick(),
         }
     }
 
@@ -194,6 +225,7 @@ impl Ring {
     pub fn enable_interrupts(&mut self) -> bool {
         match &mut self.layout {
             Layout::Split(split) => split.enable_interrupts(),
+            Layout::Packed(packed) => packed.enable_interrupts(),
         }
     }
 
@@ -201,6 +233,7 @@ impl Ring {
     pub fn disable_interrupts(&mut self) {
         match &mut self.layout {
             Layout::Split(split) => split.disable_interrupts(),
+            Layout::Packed(packed) => packed.disable_interrupts(),
         }
     }
 
@@ -208,6 +241,34 @@ impl Ring {
     pub fn as_split(&mut self) -> &mut Split {
         match &mut self.layout {
             Layout::Split(split) => split,
+            Layout::Packed(_) => panic!("the ring is packed"),
+        }
+    }
+
+    /// The fields of a packed ring, to write anything to.
+    pub fn as_packed(&mut self) -> &mut Packed {
+        match &mut self.layout {
+            Layout::Split(_) => panic!("the ring is split"),
+            Layout::Packed(packed) => packed,
+        }
+    }
+
+    /// How many chains the device has used that were not taken by [`used`](Self::used).
+    pub fn used_waiting(&self) -> u16 {
+        match &self.layout {
+            Layout::Split(split) => split.used_waiting(),
+            Layout::Packed(packed) => packed.used_waiting(),
+        }
+    }
+
+    /// Makes something available that no driver may.
+    pub fn corrupt(&mut self) {
+        match &mut self.layout {
+            Layout::Split(split) => split.set_avail_idx(split.avail_idx().wrapping_add(0x8000)),
+            Layout::Packed(packed) => packed.push_avail(&[Descriptor {
+                flags: INDIRECT | NEXT,
+                ..Descriptor::default()
+            }]),
         }
     }
 
@@ -282,6 +343,7 @@ impl Ring {
     fn offer(&mut self, chain: Chain, descriptors: &[Descriptor]) -> u16 {
         let id = match &mut self.layout {
             Layout::Split(split) => split.offer(descriptors),
+            Layout::Packed(packed) => packed.offer(descriptors),
         };
         self.chains.insert(id, chain);
         id
@@ -290,7 +352,15 @@ impl Ring {
     fn write_table(&self, address: u64, descriptors: &[Descriptor]) -> Descriptor {
         let bytes: Vec<u8> = descriptors
             .iter()
-            .flat_map(|each| each.to_bytes())
+            .flat_map(|each| match self.layout {
+                Layout::Split(_) => each.to_bytes(),
+                Layout::Packed(_) => Descriptor {
+                    // There is no chain in the table, only one entry after the other.
+                    flags: each.flags & !NEXT,
+                    ..*each
+                }
+                .to_packed_bytes(),
+            })
             .collect();
         self.write(address, &bytes);
         Descriptor {
@@ -326,14 +396,22 @@ fn length(len: usize) -> u32 {
 #[derive(Debug)]
 struct Heap {
     fresh: Range<u64>,
-    /// Blocks that were given back, the oldest first. They are neither cut nor joined.
-    freed: VecDeque<Block>,
+    /// Blocks that were given back, by their length, the oldest first. They are neither cut nor
+    /// joined.
+    freed: BTreeMap<u64, VecDeque<Block>>,
 }
 
 /// A piece of the heap.
 type Block = Range<u64>;
 
 impl Heap {
+    fn new(area: Range<u64>) -> Heap {
+        Heap {
+            fresh: area,
+            freed: BTreeMap::new(),
+        }
+    }
+
     fn alloc(&mut self, len: usize, alignment: u64) -> Block {
         let start = self.fresh.start.next_multiple_of(alignment);
         let end = start + len as u64;
@@ -341,12 +419,19 @@ impl Heap {
             self.fresh.start = end;
             return start..end;
         }
-        let fits = |block: &Block| {
-            block.start.is_multiple_of(alignment) && block.end - block.start >= len as u64
+        let fits = |blocks: &VecDeque<Block>| {
+            let first = blocks.front();
+            first.is_some_and(|block| block.start.is_multiple_of(alignment))
         };
-        let found = self.freed.iter().position(fits);
-        found
-            .and_then(|index| self.freed.remove(index))
+        self.freed
+            .range_mut(len as u64..)
+            .find(|(_, blocks)| fits(blocks))
+            .and_then(|(_, blocks)| blocks.pop_front())
             .expect("the test's guest memory is full")
+    }
+
+    fn free(&mut self, block: Block) {
+        let len = block.end - block.start;
+        self.freed.entry(len).or_default().push_back(block);
     }
 }

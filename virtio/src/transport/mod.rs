@@ -30,6 +30,8 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
+pub use negotiation::Rings;
+
 use crate::device::{Kind, Spec};
 use crate::queue::QueueConfig;
 use crate::worker::{Failed, Link, Mode, Parts, Worker, ring};
@@ -46,6 +48,8 @@ pub struct Environment {
     pub memory: Arc<GuestMemory>,
     /// How the device interrupts its driver.
     pub irq: Arc<dyn Irq>,
+    /// The ring layouts that its driver may choose from.
+    pub rings: Rings,
     /// Told the device's name and a message when its code panicked: the machine has to end.
     pub failed: Failed,
 }
@@ -67,6 +71,7 @@ pub struct Core {
     memory: Arc<GuestMemory>,
     link: Arc<Link>,
     mode: Mode,
+    rings: Rings,
     driver_features: u64,
     /// What the driver wrote; `NEEDS_RESET` is the link's.
     status: u8,
@@ -100,6 +105,7 @@ impl Core {
         let Environment {
             memory,
             irq,
+            rings,
             failed,
         } = environment;
         let host = |source| Error::Host {
@@ -114,6 +120,7 @@ impl Core {
             memory,
             link: Arc::new(link),
             mode,
+            rings,
             driver_features: 0,
             status: 0,
             queues,
@@ -144,7 +151,7 @@ impl Core {
 
     /// 32 bits of the offered features; there are none beyond the 64th.
     pub fn device_features(&self, select: u32) -> u32 {
-        half(negotiation::offered(self.spec.features), select)
+        half(self.offered(), select)
     }
 
     /// 32 bits of the features that the driver took.
@@ -185,8 +192,8 @@ impl Core {
         }
         let set = to & !self.status;
         if set & FEATURES_OK != 0 {
-            let offered = negotiation::offered(self.spec.features);
-            if !negotiation::acceptable(self.spec.kind, offered, self.driver_features) {
+            let (kind, taken) = (self.spec.kind, self.driver_features);
+            if !negotiation::acceptable(kind, self.rings, self.offered(), taken) {
                 return;
             }
         }
@@ -206,9 +213,10 @@ impl Core {
 
     /// Takes a size, if the queue may have it and isn't in use.
     pub fn set_queue_size(&mut self, index: u32, size: u32) {
+        let features = self.driver_features;
         if let Some(queue) = self.settable(index)
             && let Ok(size) = u16::try_from(size)
-            && size.is_power_of_two()
+            && Queue::is_size(size, features)
             && size <= queue.max_size
         {
             queue.size = size;
@@ -320,6 +328,10 @@ impl Core {
         if let State::Active(worker) = &mut self.state {
             worker.turn();
         }
+    }
+
+    fn offered(&self) -> u64 {
+        negotiation::offered(self.spec.features, self.rings)
     }
 
     /// The queue, unless the driver has given its set-up out of hand.

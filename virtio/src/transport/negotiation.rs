@@ -1,10 +1,41 @@
 //! Which features a driver may take (virtio 1.2, 2.2).
 
 use crate::device::Kind;
-use crate::features::{EVENT_IDX, INDIRECT_DESC, TRANSPORT_MASK, VERSION_1};
+use crate::features::{EVENT_IDX, INDIRECT_DESC, RING_PACKED, TRANSPORT_MASK, VERSION_1};
 
-/// What the rings and the transport offer, for every device.
+/// What the rings and the transport offer, for every device. Not `IN_ORDER`: devices use chains
+/// as host I/O ends.
 const COMMON: u64 = VERSION_1 | INDIRECT_DESC | EVENT_IDX;
+
+/// The ring layouts that a driver may choose from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rings {
+    /// Packed rings are offered. Drivers that know them take them: they touch less memory for
+    /// each request.
+    #[default]
+    Any,
+    /// Split rings only, which every driver knows.
+    Split,
+    /// Packed rings only. A driver that does not know them can't use the device.
+    Packed,
+}
+
+impl Rings {
+    fn offered(self) -> u64 {
+        match self {
+            Rings::Any | Rings::Packed => RING_PACKED,
+            Rings::Split => 0,
+        }
+    }
+
+    /// What a driver has to take.
+    fn required(self) -> u64 {
+        match self {
+            Rings::Any | Rings::Split => 0,
+            Rings::Packed => RING_PACKED,
+        }
+    }
+}
 
 /// A feature that is of use only with one of some others.
 struct Dependency {
@@ -52,15 +83,16 @@ fn dependencies(kind: Kind) -> &'static [Dependency] {
 }
 
 /// All that a device offers: its own bits, and those of rings and transport.
-pub(crate) fn offered(device: u64) -> u64 {
-    (device & !TRANSPORT_MASK) | COMMON
+pub(crate) fn offered(device: u64, rings: Rings) -> u64 {
+    (device & !TRANSPORT_MASK) | COMMON | rings.offered()
 }
 
 /// Whether the device agrees to what the driver takes.
-pub(crate) fn acceptable(kind: Kind, offered: u64, taken: u64) -> bool {
+pub(crate) fn acceptable(kind: Kind, rings: Rings, offered: u64, taken: u64) -> bool {
     let has = |bit: &u8| taken & (1 << bit) != 0;
+    let required = VERSION_1 | rings.required();
     taken & !offered == 0
-        && taken & VERSION_1 != 0
+        && taken & required == required
         && dependencies(kind)
             .iter()
             .all(|rule| !has(&rule.feature) || rule.needs_one_of.iter().any(has))
@@ -83,17 +115,17 @@ mod tests {
             let all = with_needs(NET, rule.feature) | VERSION_1;
             let alone = 1 << rule.feature | VERSION_1;
             assert!(
-                acceptable(Kind::Net, u64::MAX, all),
+                acceptable(Kind::Net, Rings::Any, u64::MAX, all),
                 "{} with all",
                 rule.feature
             );
             assert!(
-                !acceptable(Kind::Net, u64::MAX, alone),
+                !acceptable(Kind::Net, Rings::Any, u64::MAX, alone),
                 "{} alone",
                 rule.feature
             );
             assert!(
-                acceptable(Kind::Rng, u64::MAX, alone),
+                acceptable(Kind::Rng, Rings::Any, u64::MAX, alone),
                 "{} elsewhere",
                 rule.feature
             );
@@ -104,13 +136,45 @@ mod tests {
     fn any_one_of_several_needs_is_enough() {
         for tso in [7, 8] {
             let taken = 1 << 9 | 1 << tso | 1 << 1 | VERSION_1;
-            assert!(acceptable(Kind::Net, u64::MAX, taken));
+            assert!(acceptable(Kind::Net, Rings::Any, u64::MAX, taken));
         }
     }
 
     #[test]
     fn a_device_cannot_offer_bits_of_the_transport() {
-        assert_eq!(offered(u64::MAX) & TRANSPORT_MASK, COMMON);
-        assert_eq!(offered(0), COMMON);
+        assert_eq!(offered(u64::MAX, Rings::Split) & TRANSPORT_MASK, COMMON);
+        assert_eq!(offered(0, Rings::Split), COMMON);
+    }
+
+    #[test]
+    fn the_packed_layout_is_offered_unless_split_is_forced() {
+        for (rings, is_offered) in [
+            (Rings::Any, true),
+            (Rings::Packed, true),
+            (Rings::Split, false),
+        ] {
+            assert_eq!(
+                offered(0, rings) & RING_PACKED != 0,
+                is_offered,
+                "{rings:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_driver_without_the_layout_that_is_forced_is_refused() {
+        for (rings, with, without) in [
+            (Rings::Any, true, true),
+            (Rings::Packed, true, false),
+            (Rings::Split, false, true),
+        ] {
+            let offered = offered(0, rings);
+            let agrees = |taken| acceptable(Kind::Rng, rings, offered, VERSION_1 | taken);
+            assert_eq!(
+                (agrees(RING_PACKED), agrees(0)),
+                (with, without),
+                "{rings:?}"
+            );
+        }
     }
 }

@@ -1,6 +1,6 @@
 use super::status::{ACKNOWLEDGE, DRIVER};
 use super::*;
-use crate::features::{EVENT_IDX, INDIRECT_DESC, RING_PACKED, VERSION_1};
+use crate::features::{EVENT_IDX, IN_ORDER, INDIRECT_DESC, RING_PACKED, VERSION_1};
 use crate::testing::driver::Machine;
 use crate::testing::echo::{ECHO, Echo, FEATURE, KEEP};
 use crate::testing::ring::Ring;
@@ -134,7 +134,8 @@ fn status_written_back_with_needs_reset_can_still_add_failed() {
 fn features_offered_are_the_devices_and_the_rings() {
     let (core, _machine) = core();
     let offered = u64::from(core.device_features(0)) | u64::from(core.device_features(1)) << 32;
-    assert_eq!(offered, FEATURE | INDIRECT_DESC | EVENT_IDX | VERSION_1);
+    let rings = INDIRECT_DESC | EVENT_IDX | RING_PACKED;
+    assert_eq!(offered, FEATURE | rings | VERSION_1);
     for select in [2, 3, 0x8000_0000, u32::MAX] {
         assert_eq!(core.device_features(select), 0);
     }
@@ -146,7 +147,7 @@ fn features_not_offered_or_without_version_1_are_refused() {
         0,
         FEATURE,
         VERSION_1 | 1,
-        VERSION_1 | RING_PACKED,
+        VERSION_1 | IN_ORDER,
         VERSION_1 | 1 << 63,
         u64::MAX,
     ] {
@@ -156,6 +157,30 @@ fn features_not_offered_or_without_version_1_are_refused() {
         core.set_driver_features(1, (features >> 32) as u32);
         core.set_status(NEGOTIATED);
         assert_eq!(u32::from(core.status()), FOUND, "{features:#x}");
+    }
+}
+
+#[test]
+fn the_layout_that_is_forced_is_the_only_one() {
+    for (rings, packed, split) in [
+        (Rings::Split, false, true),
+        (Rings::Packed, true, false),
+        (Rings::Any, true, true),
+    ] {
+        let mut machine = Machine::default();
+        machine.rings = rings;
+        let device = Box::new(Echo::default());
+        let core = Core::with_mode(device, machine.environment(), Mode::Inline);
+        let mut core = core.unwrap();
+        let mut agrees = |features: u64| {
+            core.set_status(0);
+            core.set_status(FOUND);
+            core.set_driver_features(1, (features >> 32) as u32);
+            core.set_status(NEGOTIATED);
+            u32::from(core.status()) == NEGOTIATED
+        };
+        assert_eq!(agrees(VERSION_1 | RING_PACKED), packed, "{rings:?}");
+        assert_eq!(agrees(VERSION_1), split, "{rings:?}");
     }
 }
 
@@ -236,6 +261,21 @@ fn queue_sizes_that_cannot_be_are_ignored() {
     ] {
         core.set_queue_size(0, size);
         assert_eq!(core.queue(0).unwrap().size, 128, "{size}");
+    }
+}
+
+#[test]
+fn queue_sizes_of_packed_rings_need_not_be_powers_of_two() {
+    let (mut core, _machine) = core_at(&[FOUND]);
+    core.set_driver_features(1, ((VERSION_1 | RING_PACKED) >> 32) as u32);
+    core.set_status(NEGOTIATED);
+    for size in [1, 3, 255, 256] {
+        core.set_queue_size(0, size);
+        assert_eq!(u32::from(core.queue(0).unwrap().size), size);
+    }
+    for size in [0, 257, 32769, 65536 + 64] {
+        core.set_queue_size(0, size);
+        assert_eq!(core.queue(0).unwrap().size, 256, "{size}");
     }
 }
 

@@ -1,10 +1,11 @@
 //! The consoles: bytes both ways, and the window's size.
 
 use super::*;
-use crate::support::Port;
+use crate::support::{Port, read_to_string};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io::{Read, Write, stdin, stdout};
 use std::time::{Duration, Instant};
+use vmm::virtio::transport::Rings;
 
 /// Bytes that are different at each place, as far as that goes.
 fn pattern(len: usize) -> Vec<u8> {
@@ -33,10 +34,31 @@ fn send_and_expect(host: &mut Host, len: usize) {
     host.expect(&String::from_utf8(pattern(len)).unwrap());
 }
 
+/// Whether driver and console agreed on packed rings.
+fn has_packed_rings() -> bool {
+    let features = read_to_string("/sys/bus/virtio/devices/virtio0/features");
+    // One digit for each bit, the lowest first.
+    features.as_bytes()[34] == b'1'
+}
+
 guest_test! {
-    the_virtio_console_carries_bytes_both_ways,
+    the_virtio_console_carries_bytes_both_ways_in_packed_rings,
     config: |_| {},
-    guest: || echo(40_000),
+    guest: || {
+        assert!(has_packed_rings(), "Linux takes what it is offered");
+        echo(40_000);
+    },
+    host: |host| send_and_expect(host, 40_000),
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    the_virtio_console_carries_bytes_both_ways_in_split_rings,
+    config: |plan| plan.rings = Rings::Split,
+    guest: || {
+        assert!(!has_packed_rings());
+        echo(40_000);
+    },
     host: |host| send_and_expect(host, 40_000),
     ends: Outcome::Shutdown,
 }

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use vmm::loader::Payload;
 use vmm::virtio::console::{Console, Resizer};
 use vmm::virtio::stream::{Input, Output};
-use vmm::{Config, Handle, Outcome, Report, SerialPort, Vm};
+use vmm::virtio::transport::Rings;
+use vmm::{Config, Handle, Outcome, Report, SerialPort, VirtioDevice, Vm};
 
 /// A guest that has not ended by then is stopped, and its test fails. Emulated hosts are slow.
 const DEADLINE: Duration = Duration::from_secs(100);
@@ -36,6 +37,8 @@ pub struct Plan {
     pub config: Config,
     pub cmdline: String,
     pub port: Port,
+    /// The ring layouts that the console offers.
+    pub rings: Rings,
 }
 
 /// The host's view of the running machine.
@@ -60,6 +63,7 @@ pub fn run(
         config: Config::default(),
         cmdline: "reboot=t quiet panic=-1".into(),
         port: Port::Hvc0,
+        rings: Rings::default(),
     };
     plan_to_be.config.memory = 256 << 20;
     plan(&mut plan_to_be);
@@ -67,6 +71,7 @@ pub fn run(
         mut config,
         cmdline,
         port,
+        rings,
     } = plan_to_be;
 
     let console = match port {
@@ -87,7 +92,8 @@ pub fn run(
         Port::Hvc0 => {
             let console = Console::new(input, output);
             resizer = Some(console.resizer());
-            config.devices.push(console.into());
+            let console = VirtioDevice::from(console).rings(rings);
+            config.devices.push(console);
         }
         Port::TtyS0 => config.serial = Some(SerialPort { input, output }),
     }

@@ -1,7 +1,7 @@
 //! Reading and writing the bytes of a chain.
 
 use super::Pair;
-use crate::features::INDIRECT_DESC;
+use crate::features::{INDIRECT_DESC, RING_PACKED};
 use crate::queue::{Chain, Queue, QueueError, Step};
 use crate::testing::ring::{Descriptor, NEXT, Ring, WRITE, ram};
 use std::io::{ErrorKind, Read, Write};
@@ -51,16 +51,18 @@ fn a_writer_goes_across_buffers_and_counts() {
 
 #[test]
 fn indirect_chains_read_and_write_as_direct_ones_do() {
-    let mut pair = Pair::new(8, INDIRECT_DESC);
-    let head = pair.ring.add_indirect(&[b"pi", b"ng"], &[2, 2]);
-    serve(&mut pair.queue, |chain| {
-        let mut bytes = [0; 4];
-        chain.reader().read_exact(&mut bytes).unwrap();
-        assert_eq!(&bytes, b"ping");
-        chain.writer().write_all(b"pong").unwrap();
-    });
-    assert_eq!(pair.ring.used(), Some((head, 4)));
-    assert_eq!(pair.ring.written(head, 4), b"pong");
+    for layout in [0, RING_PACKED] {
+        let mut pair = Pair::new(8, layout | INDIRECT_DESC);
+        let head = pair.ring.add_indirect(&[b"pi", b"ng"], &[2, 2]);
+        serve(&mut pair.queue, |chain| {
+            let mut bytes = [0; 4];
+            chain.reader().read_exact(&mut bytes).unwrap();
+            assert_eq!(&bytes, b"ping");
+            chain.writer().write_all(b"pong").unwrap();
+        });
+        assert_eq!(pair.ring.used(), Some((head, 4)));
+        assert_eq!(pair.ring.written(head, 4), b"pong");
+    }
 }
 
 #[test]

@@ -2,21 +2,24 @@
 
 mod chain;
 mod notification;
+mod packed;
 mod rules;
 mod setup;
+mod traffic;
 
 use super::{Drained, Queue, QueueError, Step};
-use crate::memory::GuestMemory;
+use crate::features::{EVENT_IDX, RING_PACKED};
 use crate::testing::ring::{Ring, ram};
 use std::cell::RefCell;
-use std::sync::Arc;
+
+/// Each layout with and without event indices.
+const LAYOUTS: [u64; 4] = [0, EVENT_IDX, RING_PACKED, RING_PACKED | EVENT_IDX];
 
 /// RAM from 0 to here; nothing above.
 const RAM: u64 = 0x10_0000;
 
 /// A driver and its queue, both fresh.
 struct Pair {
-    memory: Arc<GuestMemory>,
     ring: Ring,
     queue: Queue,
 }
@@ -24,13 +27,9 @@ struct Pair {
 impl Pair {
     fn new(size: u16, features: u64) -> Pair {
         let memory = ram(&[(0, RAM as usize)]);
-        let ring = Ring::split(&memory, 0x1000..RAM, size, features);
-        let queue = Queue::new(&ring.config(), Arc::clone(&memory), features).unwrap();
-        Pair {
-            memory,
-            ring,
-            queue,
-        }
+        let ring = Ring::new(&memory, 0x1000..RAM, size, features);
+        let queue = Queue::new(&ring.config(), memory, features).unwrap();
+        Pair { ring, queue }
     }
 
     /// Completes whatever is there, and tells how many chains that was.

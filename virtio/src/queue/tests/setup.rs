@@ -1,7 +1,6 @@
 //! What a driver may say about a queue before it runs.
 
-use super::{Pair, RAM};
-use crate::features;
+use super::RAM;
 use crate::queue::{Drained, Part, Queue, QueueConfig, QueueError, Step};
 use crate::testing::ring::ram;
 use std::sync::Arc;
@@ -165,14 +164,6 @@ fn parts_that_overlap_are_the_drivers_own_affair() {
             more: false
         })
     );
-}
-
-#[test]
-fn the_packed_layout_is_refused() {
-    let pair = Pair::new(8, 0);
-    let memory = Arc::clone(&pair.memory);
-    let refused = Queue::new(&pair.ring.config(), memory, features::RING_PACKED);
-    assert_eq!(refused.map(drop), Err(QueueError::Layout));
 }
 
 #[test]

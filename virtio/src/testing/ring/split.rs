@@ -169,6 +169,10 @@ impl Split {
         Some((id, u32::from_le(len)))
     }
 
+    pub(super) fn used_waiting(&self) -> u16 {
+        self.used_idx().wrapping_sub(self.next_used)
+    }
+
     pub(super) fn must_kick(&mut self) -> bool {
         let (old, new) = (self.asked, self.next_avail);
         self.asked = new;
