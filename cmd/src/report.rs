@@ -80,9 +80,11 @@ pub fn kernel_option(kind: Kind) -> &'static str {
     }
 }
 
-/// Names the devices that the guest never started, and what its kernel lacks for them.
+/// Names the devices that the guest never started, and what its kernel lacks for them. Not the
+/// entropy device: it is always there, and nobody asked for it.
 pub fn unstarted(report: &vmm::Report) {
-    for device in report.unstarted() {
+    let asked_for = |device: &&vmm::DeviceReport| device.kind != Kind::Rng;
+    for device in report.unstarted().filter(asked_for) {
         say::line(format_args!(
             "hype: the guest never started {}; its kernel needs {} and CONFIG_VIRTIO_MMIO for it",
             device.name,

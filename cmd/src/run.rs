@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 use vmm::loader::Payload;
 use vmm::virtio::console::{Console, Resizer};
+use vmm::virtio::rng::Rng;
 use vmm::{Config, Handle, SerialPort, Vm};
 
 /// Why there is no machine to run.
@@ -130,6 +131,8 @@ impl Plan {
             config.serial = Some(SerialPort { input, output });
             traces.extend(trace);
         }
+        // Every guest is better off with it, and one that does not know it loses nothing.
+        config.devices.push(Rng::new().into());
         Ok(Built {
             vm: Vm::new(config)?,
             grace: Duration::from_secs(self.machine.grace.into()),

@@ -10,7 +10,7 @@
 //!  transport::mmio      register decode: offsets -> Core calls; where the doorbells are   (4.2)
 //!  transport (Core)     device status, feature negotiation, queue set-up, reset          (2, 3)
 //!  worker               one thread per *active* device: wait, failure policy, hand-back
-//!  Device               console, ...: a state machine without a thread                     (5)
+//!  Device               console, rng, ...: a state machine without a thread                     (5)
 //!  queue                ring layouts behind one concrete type                       (2.7, 2.8)
 //! ```
 //!
@@ -27,6 +27,7 @@ pub mod io;
 pub mod memory;
 mod poll;
 pub mod queue;
+pub mod rng;
 pub mod stream;
 pub mod testing;
 pub mod transport;

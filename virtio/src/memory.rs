@@ -9,8 +9,8 @@
 //! places as it likes costs a boot thousands of page faults; one that is placed well costs some
 //! twenty.
 //!
-//! All of the unsafe code that has to do with guest memory is in this file: mapping it, and
-//! making slices of it.
+//! All of the unsafe code that has to do with guest memory is in this file: mapping it,
+//! making slices of it, and the one system call that fills it and that no crate has for slices.
 //!
 //! What this does not do: a region's size and place are fixed, dirty pages are not tracked, and
 //! nothing here knows where in the guest's address space RAM should be.
@@ -185,6 +185,26 @@ impl Window {
 unsafe impl Send for Window {}
 // SAFETY: as above; and a shared `Window` gives out nothing but volatile slices.
 unsafe impl Sync for Window {}
+
+/// Fills guest memory with random bytes of the host's kernel, from its start. Tells how many there
+/// were; while the kernel has none yet, that is [`WouldBlock`](ErrorKind::WouldBlock).
+pub(crate) fn fill_randomly(slice: &VolatileSlice<'_>) -> io::Result<usize> {
+    loop {
+        let memory = slice.ptr_guard_mut();
+        // SAFETY: the pointer is good for writes of `slice.len()` bytes while the guard lives, and
+        // the kernel writes no more than that. It is memory that nobody has a reference to.
+        let count =
+            unsafe { libc::getrandom(memory.as_ptr().cast(), slice.len(), libc::GRND_NONBLOCK) };
+        // Negative: an error.
+        if let Ok(count) = usize::try_from(count) {
+            return Ok(count);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
 
 /// An owned mapping. Its bytes are only ever reached through volatile slices.
 #[derive(Debug)]

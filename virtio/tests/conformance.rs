@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use virtio::Device;
 use virtio::console::Console;
 use virtio::features::{EVENT_IDX, INDIRECT_DESC, RING_PACKED, VERSION_1};
+use virtio::rng::Rng;
 use virtio::stream::{Input, Output};
 use virtio::testing::driver::{Driver, Kick, Transport};
 use virtio::testing::echo::{ECHO, Echo};
@@ -22,6 +23,7 @@ use virtio::transport::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES
 suite! {
     echo: Case { device: || Box::new(Echo::default()), request: echo_request, answers: ECHO },
     console: Case { device: console_with_silent_input, request: console_request, answers: 1 },
+    rng: Case { device: || Box::new(Rng::new()), request: |_| (&[], &[32, 32]), answers: 0 },
 }
 
 /// A device that is at work while another one should not be.

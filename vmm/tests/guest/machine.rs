@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::support::{Port, read_to_string};
+use std::collections::HashSet;
 use std::thread;
+use vmm::virtio::rng::Rng;
 
 guest_test! {
     four_cpus_are_brought_up_and_kept_busy,
@@ -57,6 +59,28 @@ guest_test! {
     },
     host: |_| {},
     ends: Outcome::Reboot,
+}
+
+guest_test! {
+    the_entropy_device_gives_bytes_that_differ,
+    config: |plan| plan.config.devices.push(Rng::new().into()),
+    guest: || {
+        let current = read_to_string("/sys/class/misc/hw_random/rng_current");
+        assert!(current.starts_with("virtio_rng"), "{current:?}");
+        let mut device = std::fs::File::open("/dev/hwrng").unwrap();
+        let mut block = || {
+            let mut bytes = [0; 512];
+            std::io::Read::read_exact(&mut device, &mut bytes).unwrap();
+            bytes
+        };
+        let mut seen: HashSet<[u8; 16]> = HashSet::new();
+        for bytes in [block(), block(), block(), block()] {
+            seen.extend(bytes.chunks_exact(16).map(|chunk| <[u8; 16]>::try_from(chunk).unwrap()));
+        }
+        assert_eq!(seen.len(), 4 * 512 / 16, "no 16 bytes come twice");
+    },
+    host: |_| {},
+    ends: Outcome::Shutdown,
 }
 
 guest_test! {
