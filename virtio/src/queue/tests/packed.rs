@@ -372,6 +372,15 @@ fn doorbells_are_asked_for_by_place_with_event_indices() {
 }
 
 #[test]
+fn doorbells_are_asked_for_behind_the_chains_in_flight() {
+    let mut pair = pair(8, EVENT_IDX);
+    pair.ring.add(&[b"x", b"y"], &[]);
+    let tokens = keep(&mut pair);
+    assert_eq!(pair.ring.as_packed().device_event(), (2 | 1 << 15, DESC));
+    assert_eq!(tokens.len(), 1);
+}
+
+#[test]
 fn doorbells_are_asked_for_without_a_place_without_event_indices() {
     let mut pair = pair(8, 0);
     pair.ring.add(&[b"x"], &[]);
