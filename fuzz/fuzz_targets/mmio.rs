@@ -135,6 +135,7 @@ fn act(driver: &mut Driver<Mmio>, input: &mut Input<'_>, echo: bool) {
 
 /// Makes a chain available by hand: the rings may be what the fuzzer has made of them.
 fn request(driver: &mut Driver<Mmio>, queue: u16, readable: usize, writable: usize) {
+    let is_packed = driver.features() & RING_PACKED != 0;
     let Some(ring) = driver.rings.get_mut(usize::from(queue)) else {
         return;
     };
@@ -146,13 +147,13 @@ fn request(driver: &mut Driver<Mmio>, queue: u16, readable: usize, writable: usi
         next,
     };
     let chain = [descriptor(readable, 1, 1), descriptor(writable, 2, 0)];
-    if driver.features() & RING_PACKED == 0 {
+    if is_packed {
+        ring.as_packed().push_avail(&chain);
+    } else {
         let split = ring.as_split();
         split.set_descriptor(0, chain[0]);
         split.set_descriptor(1, chain[1]);
         split.push_avail(0);
-    } else {
-        ring.as_packed().push_avail(&chain);
     }
     driver.notify(queue);
 }
