@@ -7,7 +7,7 @@ use crate::config::{Config, KvmSource, Problem, SerialPort, VirtioDevice};
 use crate::control::{ActiveDevice, Control, Devices, PowerButton};
 use crate::handle::Handle;
 use crate::legacy::pm::Pm;
-use crate::legacy::serial::Serial;
+use crate::legacy::serial::{Coalesced, Gather, Serial};
 use crate::outcome::CrashReport;
 use crate::state::Step;
 use crate::vcpu::{self, Board, Cpu};
@@ -59,7 +59,7 @@ impl Vm {
         let devices = plug_in_devices(devices, &kvm, &mut board, &control)?;
         let serial = config.serial.take();
         let serial = serial
-            .map(|port| plug_in_serial(port, &kvm, &mut board))
+            .map(|port| plug_in_serial(port, &kvm, &cpus, &mut board))
             .transpose()?;
         let pm = plug_in_legacy(&kvm, &mut board)?;
 
@@ -209,6 +209,7 @@ fn create_vcpus(vm: &kvm::Vm, supported: &CpuId, cpus: u32) -> Result<Vec<kvm::V
             let topology = cpuid::Topology {
                 cpus,
                 tsc_khz: cpu.tsc_khz().ok(),
+                // KVM emulates the mode wherever the local APIC is in the kernel, as it is here.
                 tsc_deadline: true,
             };
             let cpuid = cpuid::setup(supported, &topology, id).map_err(misfit("the CPUID"))?;
@@ -250,17 +251,27 @@ fn plug_in_devices(
         .collect()
 }
 
-fn plug_in_serial(port: SerialPort, vm: &kvm::Vm, board: &mut Board) -> Result<Serial, Error> {
+fn plug_in_serial(
+    port: SerialPort,
+    vm: &kvm::Vm,
+    cpus: &[kvm::Vcpu],
+    board: &mut Board,
+) -> Result<Serial, Error> {
     let irq = vm
         .irqfd(layout::SERIAL_GSI)
         .map_err(failed("binding the serial interrupt"))?;
-    let serial =
-        Serial::start(move || irq.trigger(), port.input, port.output).map_err(|source| {
-            Error::Host {
-                what: "the serial port",
-                source,
-            }
-        })?;
+    // An older KVM gathers nothing.
+    let gather = cpus
+        .first()
+        .and_then(kvm::Vcpu::coalesced_ring)
+        .map(|ring| Coalesced::new(vm.clone(), ring, layout::SERIAL_DATA_PORT))
+        .map(|gather| Arc::new(gather) as Arc<dyn Gather>);
+    let serial = Serial::start(move || irq.trigger(), port.input, port.output, gather).map_err(
+        |source| Error::Host {
+            what: "the serial port",
+            source,
+        },
+    )?;
     board
         .pio
         .insert(layout::SERIAL_PORTS, serial.device())
