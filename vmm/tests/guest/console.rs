@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::support::Port;
+use rustix::fs::{Mode, OFlags};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io::{Read, Write, stdin, stdout};
 use std::time::{Duration, Instant};
@@ -64,6 +65,68 @@ guest_test! {
     host: |host| {
         host.expect("ready");
         host.resizer.as_ref().unwrap().resize(123, 45);
+    },
+    ends: Outcome::Shutdown,
+}
+
+/// The kernel's log, as the console has to show it.
+fn kernel_log() -> Vec<String> {
+    let options = OFlags::RDONLY | OFlags::NONBLOCK;
+    let log = rustix::fs::open("/dev/kmsg", options, Mode::empty()).unwrap();
+    let mut record = vec![0; 8192];
+    let mut lines = Vec::new();
+    // A read gives one record; none is left when it would block.
+    while let Ok(size) = rustix::io::read(&log, &mut record) {
+        let text = String::from_utf8_lossy(&record[..size]);
+        let (prefix, text) = text.split_once(';').unwrap();
+        let prefix: Vec<u64> = prefix
+            .split(',')
+            .filter_map(|part| part.parse().ok())
+            .collect();
+        // Debug messages (7) are not for the console.
+        if let [priority, _, micros, ..] = prefix[..]
+            && priority & 7 < 7
+        {
+            let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+            let text = text.lines().next().unwrap().replace("\\x09", "\t");
+            lines.push(format!("[{seconds:5}.{micros:06}] {text}"));
+        }
+    }
+    lines
+}
+
+/// How often the guest left per byte that it printed while it polled, in tenths: once to see that
+/// it may, and some five times a message to save and restore the interrupts.
+const TENTHS_OF_EXITS_PER_BYTE: usize = 11;
+/// The exits of a quiet boot.
+const QUIET: u64 = 200;
+
+guest_test! {
+    a_verbose_serial_boot_makes_an_exit_per_byte_and_loses_none,
+    config: |plan| {
+        plan.port = Port::TtyS0;
+        plan.cmdline = "reboot=t panic=-1".into();
+    },
+    guest: || {
+        println!("booted");
+        kernel_log().iter().for_each(|line| println!("log {line}"));
+        println!("end of log");
+    },
+    host: |host| {
+        host.expect("booted");
+        let exits = host.handle.report().total_exits();
+        let text = host.shown();
+        let boot = &text[..text.find("booted").unwrap()];
+        eprintln!("{} bytes: {exits}", boot.len());
+        let budget = (boot.len() * TENTHS_OF_EXITS_PER_BYTE / 10) as u64 + QUIET;
+        assert!(exits.guest() <= budget, "{} bytes, {exits}", boot.len());
+
+        host.expect("end of log");
+        let printed: Vec<&str> = boot.lines().filter(|line| line.starts_with('[')).collect();
+        let text = host.shown();
+        let logged: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("log ")).collect();
+        assert!(logged.len() > 50, "{} messages", logged.len());
+        assert_eq!(printed, logged);
     },
     ends: Outcome::Shutdown,
 }

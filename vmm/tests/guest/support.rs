@@ -240,6 +240,11 @@ impl Host {
         }
     }
 
+    /// Everything that the guest has printed so far.
+    pub fn shown(&self) -> String {
+        self.screen.text()
+    }
+
     /// Types on the guest's console.
     pub fn type_bytes(&mut self, bytes: &[u8]) {
         self.keyboard.write_all(bytes).unwrap();

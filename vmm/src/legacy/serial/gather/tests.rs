@@ -1,0 +1,1 @@
+// The tests come with the next change.
