@@ -152,6 +152,13 @@ impl Terminal {
         None
     }
 
+    /// What the process does, as a letter of /proc: R running, S sleeping, T stopped, ...
+    pub fn state(&self) -> Option<char> {
+        let pid = self.child.process_id()?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    }
+
     /// Everything printed so far.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.screen.text.lock().unwrap()).into_owned()
