@@ -82,7 +82,8 @@ pub enum Stop {
 
 /// What is steered.
 pub trait Machine: Send + 'static {
-    fn press_power_button(&self);
+    /// Whether there is one to press.
+    fn press_power_button(&self) -> bool;
     /// Whether the guest has seen the last press.
     fn power_button_taken(&self) -> bool;
     fn stop(&self);
@@ -163,7 +164,7 @@ impl Drop for Control {
     }
 }
 
-struct Steering<M> {
+struct Steering<M: Machine> {
     machine: M,
     grace: Duration,
     resizer: Option<Resizer>,
@@ -199,13 +200,12 @@ impl<M: Machine> Steering<M> {
 
     fn obey(&mut self, request: Request) {
         match request {
-            Request::PowerOff if self.deadline.is_none() => {
-                self.machine.press_power_button();
+            Request::PowerOff if self.deadline.is_none() && self.machine.press_power_button() => {
                 self.deadline = Some(Deadline::Take(Instant::now() + TAKE));
             }
             Request::PowerOff | Request::Stop => self.stop(Stop::Signal),
             Request::Quit => self.stop(Stop::Quit),
-            Request::PowerButton => self.machine.press_power_button(),
+            Request::PowerButton => drop(self.machine.press_power_button()),
             Request::Pause => self.machine.pause(),
             Request::Resume => self.machine.resume(),
             Request::Resize => self.resize(),
@@ -257,6 +257,15 @@ impl<M: Machine> Steering<M> {
     }
 }
 
+impl<M: Machine> Drop for Steering<M> {
+    /// A machine that nobody can stop any more must not go on.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.machine.stop();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,6 +275,7 @@ mod tests {
     struct Fake {
         calls: Arc<Mutex<Vec<&'static str>>>,
         takes: bool,
+        has_no_button: bool,
     }
 
     impl Fake {
@@ -275,8 +285,9 @@ mod tests {
     }
 
     impl Machine for Fake {
-        fn press_power_button(&self) {
+        fn press_power_button(&self) -> bool {
             self.call("press");
+            !self.has_no_button
         }
         fn power_button_taken(&self) -> bool {
             self.takes
@@ -292,6 +303,16 @@ mod tests {
         }
     }
 
+    fn steering(machine: Fake) -> Steering<Fake> {
+        Steering {
+            machine,
+            grace: Duration::from_secs(30),
+            resizer: None,
+            deadline: None,
+            stopped: Arc::default(),
+        }
+    }
+
     /// What the machine is told when `requests` come, and then time passes `timeouts` times.
     fn told(takes: bool, requests: &[Request], timeouts: usize) -> Vec<&'static str> {
         let machine = Fake {
@@ -299,17 +320,49 @@ mod tests {
             ..Fake::default()
         };
         let calls = Arc::clone(&machine.calls);
-        let mut steering = Steering {
-            machine,
-            grace: Duration::from_secs(30),
-            resizer: None,
-            deadline: None,
-            stopped: Arc::default(),
-        };
+        let mut steering = steering(machine);
         requests.iter().for_each(|request| steering.obey(*request));
         (0..timeouts).for_each(|_| steering.overdue());
         let calls = calls.lock().unwrap();
         calls.clone()
+    }
+
+    #[test]
+    fn a_machine_without_a_power_button_is_stopped_at_once() {
+        let machine = Fake {
+            has_no_button: true,
+            ..Fake::default()
+        };
+        let calls = Arc::clone(&machine.calls);
+
+        steering(machine).obey(Request::PowerOff);
+
+        assert_eq!(*calls.lock().unwrap(), ["press", "stop"]);
+    }
+
+    #[test]
+    fn a_machine_whose_steering_panics_is_stopped() {
+        let machine = Fake::default();
+        let calls = Arc::clone(&machine.calls);
+
+        let panicked = thread::spawn(move || {
+            let _steering = steering(machine);
+            panic!("on purpose");
+        })
+        .join();
+
+        assert!(panicked.is_err());
+        assert_eq!(*calls.lock().unwrap(), ["stop"]);
+    }
+
+    #[test]
+    fn the_first_reason_for_a_stop_is_the_one_that_is_told() {
+        let mut steering = steering(Fake::default());
+
+        steering.obey(Request::Quit);
+        steering.obey(Request::Stop);
+
+        assert_eq!(steering.stopped.get(), Some(&Stop::Quit));
     }
 
     #[test]

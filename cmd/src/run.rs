@@ -190,10 +190,10 @@ impl Built {
 }
 
 impl Machine for Handle {
-    fn press_power_button(&self) {
-        if let Err(error) = self.power_button() {
-            log::warn!("{}", say::chain(&error));
-        }
+    fn press_power_button(&self) -> bool {
+        self.power_button()
+            .inspect_err(|error| log::warn!("{}", say::chain(error)))
+            .is_ok()
     }
 
     fn power_button_taken(&self) -> bool {

@@ -55,12 +55,14 @@ impl Log for Logger {
 
 /// Sends the library's log here, as verbose as `HYPE_LOG` says.
 pub fn start_log() {
-    let level = std::env::var("HYPE_LOG")
-        .ok()
-        .and_then(|level| level.parse().ok());
     // The only other logger there could be is one that was set here before.
     let _ = log::set_logger(&Logger);
-    log::set_max_level(level.unwrap_or(LevelFilter::Warn));
+    log::set_max_level(LevelFilter::Warn);
+    match std::env::var("HYPE_LOG").map(|level| level.parse()) {
+        Ok(Ok(level)) => log::set_max_level(level),
+        Ok(Err(_)) => log::warn!("HYPE_LOG: known are off, error, warn, info, debug and trace"),
+        Err(_) => {}
+    }
 }
 
 /// A panic is a bug of ours: leave the terminal usable, and say so in words before the details.

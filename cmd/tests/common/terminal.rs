@@ -134,9 +134,8 @@ impl Terminal {
 
     /// The command's exit status, once it has ended.
     pub fn wait(&mut self) -> u32 {
-        let text = self.text();
         self.wait_for(PATIENCE)
-            .unwrap_or_else(|| panic!("still running after {PATIENCE:?}:\n{text}"))
+            .unwrap_or_else(|| panic!("still running after {PATIENCE:?}:\n{}", self.text()))
     }
 
     /// The same, or None when it still runs after `limit`.

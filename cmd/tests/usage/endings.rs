@@ -77,10 +77,10 @@ struct Running {
 }
 
 impl Running {
-    fn start(code: Code) -> Self {
+    fn start(code: Code, options: &[&str]) -> Self {
         let kernel = Kernel::new(code);
-        let options = kernel.options(&["-console", "off", "-grace", "60"]);
-        let mut command = hype(options);
+        let mut command = hype(kernel.options(&["-console", "off", "-grace", "60"]));
+        command.args(options);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let running = Running {
             child: command.spawn().unwrap(),
@@ -115,7 +115,7 @@ fn a_guest_that_does_not_take_the_power_button_is_stopped_soon() {
     }
     for code in [Code::new().spin(), Code::new().halt()] {
         for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-            let running = Running::start(code.clone());
+            let running = Running::start(code.clone(), &[]);
             let start = Instant::now();
 
             running.signal(signal);
@@ -137,7 +137,7 @@ fn a_second_signal_and_sigquit_stop_at_once() {
     }
     // Two of the same could become one on the way.
     for signals in [[Signal::TERM, Signal::INT].as_slice(), &[Signal::QUIT]] {
-        let running = Running::start(Code::new().halt());
+        let running = Running::start(Code::new().halt(), &[]);
 
         signals.iter().for_each(|signal| running.signal(*signal));
         let ended = running.end();
@@ -148,11 +148,26 @@ fn a_second_signal_and_sigquit_stop_at_once() {
 }
 
 #[test]
+fn a_guest_without_a_power_button_is_stopped_at_once() {
+    if !kvm("a_guest_without_a_power_button") {
+        return;
+    }
+    let running = Running::start(Code::new().halt(), &["-cmdline", "acpi=off"]);
+
+    running.signal(Signal::TERM);
+    let ended = running.end();
+
+    assert_eq!(ended.code(), Some(FAILURE), "{ended:?}");
+    assert!(ended.stderr.contains("no power button"), "{ended:?}");
+    assert!(ended.stderr.ends_with("stopped by a signal\n"), "{ended:?}");
+}
+
+#[test]
 fn sigusr1_pauses_and_sigusr2_resumes() {
     if !kvm("sigusr1_pauses") {
         return;
     }
-    let running = Running::start(Code::new().spin());
+    let running = Running::start(Code::new().spin(), &[]);
     eventually("the vCPU spins", || running.state("vcpu0") == Some('R'));
 
     running.signal(Signal::USR1);
@@ -171,7 +186,7 @@ fn a_paused_guest_can_be_stopped() {
     if !kvm("a_paused_guest") {
         return;
     }
-    let running = Running::start(Code::new().spin());
+    let running = Running::start(Code::new().spin(), &[]);
     running.signal(Signal::USR1);
     eventually("the vCPU sleeps", || running.state("vcpu0") == Some('S'));
 
@@ -185,7 +200,7 @@ fn signals_without_a_meaning_change_nothing() {
     if !kvm("signals_without_a_meaning") {
         return;
     }
-    let running = Running::start(Code::new().spin());
+    let running = Running::start(Code::new().spin(), &[]);
 
     for signal in [Signal::PIPE, Signal::CHILD, Signal::WINCH, Signal::CONT] {
         running.signal(signal);

@@ -141,3 +141,18 @@ fn a_storm_of_window_changes_passes() {
 
     assert_ended(terminal, POWER_OFF);
 }
+
+#[test]
+fn help_has_colours_on_a_terminal_unless_they_are_not_wanted() {
+    for (setting, coloured) in [("CLICOLOR=1", true), ("NO_COLOR=1", false)] {
+        let mut terminal = Terminal::spawn(
+            "env",
+            &["--unset=NO_COLOR", setting, "TERM=xterm", HYPE, "-help"],
+        );
+
+        terminal.expect("Exit status");
+
+        assert_eq!(terminal.text().contains('\x1b'), coloured, "{setting}");
+        assert_ended(terminal, POWER_OFF);
+    }
+}
