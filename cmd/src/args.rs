@@ -7,7 +7,7 @@
 
 use crate::spec::{ByteSize, Stream, cpus, seconds};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -106,10 +106,13 @@ pub enum Instead {
 
 /// Reads the command line of this process.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Instead> {
-    let args = double_dashes(args);
-    Args::try_parse_from(&args).map_err(|error| {
+    let mut command = Args::command();
+    let args = double_dashes(&command, args);
+    let matches = command.try_get_matches_from_mut(&args);
+    let parsed = matches.and_then(|mut matches| Args::from_arg_matches_mut(&mut matches));
+    parsed.map_err(|error| {
         if error.use_stderr() {
-            Instead::Mistake(mistake(&error, &args))
+            Instead::Mistake(mistake(&error, &command, &args))
         } else {
             Instead::Answer(error)
         }
@@ -117,7 +120,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Instead> 
 }
 
 /// Names the option, the value and the rule, or what is known where something is not.
-fn mistake(error: &clap::Error, args: &[OsString]) -> String {
+fn mistake(error: &clap::Error, command: &clap::Command, args: &[OsString]) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -140,20 +143,18 @@ fn mistake(error: &clap::Error, args: &[OsString]) -> String {
     let text = text.join(" ").replace("'--", "'-");
     match error.kind() {
         ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => {
-            format!("{text}; known are {}", known(args).join(", "))
+            format!("{text}; known are {}", known(command, args).join(", "))
         }
         _ => text,
     }
 }
 
 /// What may stand on a command line like this one: options, and commands where none was given.
-fn known(args: &[OsString]) -> Vec<String> {
-    let mut command = Args::command();
-    command.build();
+fn known(command: &clap::Command, args: &[OsString]) -> Vec<String> {
     let chosen = command
         .get_subcommands()
         .find(|known| args.iter().any(|arg| arg == known.get_name()));
-    let options = chosen.unwrap_or(&command).get_arguments();
+    let options = chosen.unwrap_or(command).get_arguments();
     let options = options.filter_map(|option| Some(format!("-{}", option.get_long()?)));
     let commands = match chosen {
         None => command.get_subcommands().collect(),
@@ -167,8 +168,10 @@ fn known(args: &[OsString]) -> Vec<String> {
 
 /// Gives each option its second dash, and ties a value to its option, so that a value may begin
 /// with a dash itself.
-fn double_dashes(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let command = Args::command();
+fn double_dashes(
+    command: &clap::Command,
+    args: impl IntoIterator<Item = OsString>,
+) -> Vec<OsString> {
     let takes_value = |name: &[u8]| {
         command
             .get_arguments()

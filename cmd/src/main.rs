@@ -15,6 +15,7 @@ mod keys;
 mod report;
 mod run;
 mod say;
+mod signals;
 mod spec;
 mod streams;
 mod term;

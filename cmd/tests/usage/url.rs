@@ -1,9 +1,12 @@
 //! Kernels that come from a server, and servers that do not behave.
 
-use crate::command::{FAILURE, POWER_OFF, finish, hype, refused};
+use crate::command::{FAILURE, POWER_OFF, end, finish, hype, refused};
 use crate::guest::{Code, kvm};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
 use std::thread;
 
 /// A server on this machine that sends each client `answer`. Returns its address.
@@ -106,4 +109,22 @@ fn a_redirect_leads_neither_in_circles_nor_to_files() {
 
         refused(&mut hype(["-initrd", &url]), FAILURE, &["-initrd ", &url]);
     }
+}
+
+#[test]
+fn a_fetch_can_be_interrupted() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/bzImage", listener.local_addr().unwrap());
+    let mut command = hype(["-kernel", &url]);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It is connected, and gets no answer.
+    let _client = listener.accept().unwrap();
+
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+
+    assert_eq!(end(child).status.signal(), Some(Signal::INT.as_raw()));
 }
