@@ -14,18 +14,18 @@
 //! sender up. The thread waits for the FIFO to be *empty*: waking it for each byte that the guest
 //! takes would cost a system call a byte.
 //!
-//! A guest that polls the port while it prints has its bytes gathered by the kernel, see
-//! [`gather`].
+//! A guest that looks at the port by itself while it prints has its bytes gathered by the kernel,
+//! see [`gather`].
 //!
 //! Baud rate, parity and the modem lines are remembered and mean nothing. There is one port.
 
 mod gather;
-mod polling;
+mod habit;
 mod registers;
 
 pub use gather::{Coalesced, Gather};
 
-use self::polling::Polling;
+use self::habit::Habit;
 use self::registers::{DATA, REGISTERS};
 use super::{read_each, write_each};
 use crate::bus::{Action, BusDevice};
@@ -52,7 +52,7 @@ pub struct Serial {
 
 impl Serial {
     /// A port that raises its line with `interrupt`. Without an output, what the guest sends is
-    /// lost, as with nothing plugged in. `gather` is asked for help when the guest polls.
+    /// lost, as with nothing plugged in. `gather` is asked for help when the guest prints.
     pub fn start(
         interrupt: impl Fn() + Send + 'static,
         input: Option<Input>,
@@ -64,11 +64,11 @@ impl Serial {
             fifo_size: uart.fifo_capacity(),
             model: Mutex::new(Model {
                 uart,
-                polling: Polling::default(),
+                habit: Habit::default(),
                 gatherer: None,
             }),
             gather,
-            habit_changed: Condvar::new(),
+            trust_changed: Condvar::new(),
             waiting: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -97,7 +97,7 @@ impl Drop for Serial {
         self.port.wake();
         // With the lock, or the gatherer might miss it between its look at `ending` and its wait.
         let gatherer = self.port.lock().gatherer.take();
-        self.port.habit_changed.notify_all();
+        self.port.trust_changed.notify_all();
         for thread in [self.feeder.take(), gatherer].into_iter().flatten() {
             if thread.join().is_err() {
                 log::warn!("a thread of the serial port panicked");
@@ -148,19 +148,19 @@ impl Write for Wire {
 /// What the guest accesses.
 struct Model {
     uart: Uart,
-    polling: Polling,
-    /// Exists since the guest has polled for the first time.
+    habit: Habit,
+    /// Exists since the guest was trusted for the first time.
     gatherer: Option<JoinHandle<()>>,
 }
 
 impl Model {
     fn read(&mut self, register: u8) -> u8 {
-        self.polling.read(register);
+        self.habit.read(register);
         self.uart.read(register)
     }
 
     fn write(&mut self, register: u8, value: u8) {
-        self.polling.write(register, value);
+        self.habit.write(register, value);
         if let Err(error) = self.uart.write(register, value) {
             log::debug!("serial port: {error}");
         }
@@ -171,8 +171,8 @@ struct Port {
     /// Held while gathered bytes are taken out, so that nothing overtakes them.
     model: Mutex<Model>,
     gather: Option<Arc<dyn Gather>>,
-    /// The guest has begun to poll, or ceased to; or the port is to end.
-    habit_changed: Condvar,
+    /// The guest is trusted, or no longer; or the port is to end.
+    trust_changed: Condvar,
     fifo_size: usize,
     /// The feeder waits for an empty FIFO.
     waiting: AtomicBool,
@@ -217,20 +217,20 @@ impl Window {
     fn access<T>(&self, access: impl FnOnce(&mut Model) -> T) -> T {
         let port = &self.0;
         let mut model = port.lock();
-        let polled = model.polling.polls();
+        let trusted = model.habit.is_trusted();
         port.take_gathered(&mut model);
         let result = access(&mut model);
         port.wake_feeder(&model.uart);
-        if model.polling.polls() != polled {
-            self.habit_changed(&mut model);
+        if model.habit.is_trusted() != trusted {
+            self.trust_changed(&mut model);
         }
         result
     }
 
     /// Tells the gatherer, which is started when it is needed for the first time.
-    fn habit_changed(&self, model: &mut Model) {
+    fn trust_changed(&self, model: &mut Model) {
         let port = &self.0;
-        port.habit_changed.notify_all();
+        port.trust_changed.notify_all();
         let Some(gather) = &port.gather else { return };
         if model.gatherer.is_some() || port.ending.load(Ordering::SeqCst) {
             return;
@@ -243,7 +243,7 @@ impl Window {
             Ok(thread) => model.gatherer = Some(thread),
             Err(error) => {
                 log::warn!("each byte sent by the serial port is an exit: {error}");
-                model.polling.give_up();
+                model.habit.give_up();
             }
         }
     }

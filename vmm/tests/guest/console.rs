@@ -105,6 +105,9 @@ fn messages_before_init<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<&'a str
 /// Exits per hundred bytes: one for each to see that it may be sent, and some four a message to
 /// save and restore the interrupts.
 const EXITS_PER_HUNDRED: usize = 115;
+/// The same when a program prints on the port: some three for each FIFO of 16 bytes, and a few for
+/// each line.
+const EXITS_PER_HUNDRED_OF_A_TERMINAL: usize = 50;
 /// The exits of a quiet boot.
 const QUIET: u64 = 200;
 
@@ -135,6 +138,14 @@ guest_test! {
 
         host.expect("end of log");
         let text = host.shown();
+        let log = &text[text.find("booted").unwrap()..];
+        let before = exits;
+        let exits = host.handle.report().total_exits();
+        eprintln!("{} bytes: {exits}", log.len());
+        let left = exits.guest() - before.guest();
+        let budget = (log.len() * EXITS_PER_HUNDRED_OF_A_TERMINAL / 100) as u64 + QUIET;
+        assert!(left <= budget, "{} bytes, {left} exits", log.len());
+
         let logged = text.lines().filter_map(|line| line.strip_prefix("log "));
         let printed = messages_before_init(boot.lines());
         assert!(printed.len() > 50, "{printed:#?}");

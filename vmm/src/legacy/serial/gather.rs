@@ -1,18 +1,18 @@
-//! Bytes that the kernel gathers while the guest polls the port.
+//! Bytes that the kernel gathers while the guest prints.
 //!
 //! # The problem
 //!
-//! Linux prints on a port that nobody has opened byte by byte: read the line status, write the
-//! byte. Each of the two leaves the guest. KVM can put the writes into a ring in memory instead
-//! and let the guest go on, which halves the exits; but a byte in the ring is not seen until
-//! somebody looks, and nothing happens in the guest because of it until then.
+//! Each byte that a guest sends is an exit, and before user space opens the port Linux reads the
+//! line status before each, which is another. KVM can put the writes into a ring in memory instead
+//! and let the guest go on; but a byte in the ring is not seen until somebody looks, and nothing
+//! happens in the guest because of it until then.
 //!
 //! # The design
 //!
-//! A thread that exists once a guest has shown that it [polls](super::polling) gathers for as long
-//! as it does so. It alone registers the port with the kernel and ends that, which takes
-//! milliseconds each: a vCPU never waits for it, and what the guest writes meanwhile arrives by
-//! ring or by exit, just as well. Three rules make it safe:
+//! A thread that exists once a guest has earned [trust](super::habit) gathers for as long as that
+//! lasts. It alone registers the port with the kernel and ends that, which takes milliseconds each:
+//! a vCPU never waits for it, and what the guest writes meanwhile arrives by ring or by exit, just
+//! as well. Three rules make it safe:
 //!
 //! - *Order*: whoever accesses a register first takes out what is in the ring, under the lock of
 //!   the registers. Bytes take the same way as a write that came by exit. So whatever mode the
@@ -21,15 +21,16 @@
 //!   relative to what is printed was never promised, and vCPUs need not drain after each exit.
 //! - *Time*: the thread takes out what is there every [`TICK`], so no byte waits for longer, be it
 //!   the last one before the guest halts. It stops gathering when nothing has been sent for
-//!   [`SILENCE`]: an idle machine has no ticks, and a byte that breaks a silence is an exit.
-//! - *Interrupts*: only a guest that has switched the transmitter's interrupt off is gathered.
-//!   When it switches it on, the bytes that still get into the ring interrupt it when gathering
-//!   has ended: late by the milliseconds that this takes, once.
+//!   [`SILENCE`] ticks: an idle machine has none, and a byte that breaks a silence is an exit.
+//! - *Interrupts*: a guest that is interrupted when its bytes have gone looks for more to do before
+//!   it leaves its handler, if it is Linux. One that just waits is found out by a tick that brings
+//!   all that was sent since the last one: a crawl that is over after the first tick, and needs
+//!   twice as many bytes to come about again.
 //!
 //! # What it does not do
 //!
-//! Spare the reads: KVM answers none by itself. A line's cost of an exit per byte stays until user
-//! space opens the port. From then on the guest fills a FIFO at a time, with interrupts.
+//! Spare the reads: KVM answers none by itself. A look for each byte remains until user space opens
+//! the port; from then on Linux looks once or twice per FIFO.
 
 use super::{Model, Port};
 use kvm::{CoalescedPio, CoalescedRing, IoAddress};
@@ -90,7 +91,7 @@ impl Port {
     pub(super) fn gather(&self, gather: &dyn Gather) {
         let mut model = self.lock();
         loop {
-            model = self.wait_for_habit(model);
+            model = self.wait_for_trust(model);
             if self.ending.load(Ordering::SeqCst) {
                 return;
             }
@@ -108,37 +109,38 @@ impl Port {
                 }
                 Err(error) => {
                     log::debug!("each byte sent by the serial port is an exit: {error}");
-                    model.polling.give_up();
+                    model.habit.give_up();
                 }
             }
         }
     }
 
-    /// Waits until the guest polls, or the port is to end.
-    fn wait_for_habit<'a>(&'a self, model: MutexGuard<'a, Model>) -> MutexGuard<'a, Model> {
+    /// Waits until the guest is trusted, or the port is to end.
+    fn wait_for_trust<'a>(&'a self, model: MutexGuard<'a, Model>) -> MutexGuard<'a, Model> {
         let idle =
-            |model: &mut Model| !model.polling.polls() && !self.ending.load(Ordering::SeqCst);
-        self.habit_changed
+            |model: &mut Model| !model.habit.is_trusted() && !self.ending.load(Ordering::SeqCst);
+        self.trust_changed
             .wait_while(model, idle)
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes out bytes until the guest changes its habits or is silent, or the port is to end.
+    /// Takes out bytes until the guest loses its trust or is silent, or the port is to end.
     fn attend<'a>(&'a self, mut model: MutexGuard<'a, Model>) -> MutexGuard<'a, Model> {
         let mut quiet = 0;
-        while model.polling.polls() && !self.ending.load(Ordering::SeqCst) {
+        while model.habit.is_trusted() && !self.ending.load(Ordering::SeqCst) {
             if quiet == SILENCE {
-                model.polling.forget();
+                model.habit.forget();
                 break;
             }
-            let waited = self.habit_changed.wait_timeout(model, TICK);
+            let waited = self.trust_changed.wait_timeout(model, TICK);
             model = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let seen = model.habit.take_sent();
             self.take_gathered(&mut model);
-            quiet = if model.polling.take_activity() {
-                0
-            } else {
-                quiet + 1
-            };
+            let found = model.habit.take_sent();
+            if model.habit.wants_interrupt() && found > 0 && seen == 0 {
+                model.habit.refute();
+            }
+            quiet = if seen + found > 0 { 0 } else { quiet + 1 };
         }
         model
     }

@@ -6,6 +6,8 @@ pub(super) const REGISTERS: u64 = 8;
 pub(super) const DATA: u8 = 0;
 /// Interrupt enable register, or the divisor's high byte.
 pub(super) const IER: u8 = 1;
+/// Interrupt identification register.
+pub(super) const IIR: u8 = 2;
 /// Line control register.
 pub(super) const LCR: u8 = 3;
 /// Modem control register.
