@@ -1,6 +1,6 @@
 //! The machine: built from a [`Config`] step by step, run once.
 
-use crate::arch::{boot, cpuid, lapic, layout, msr};
+use crate::arch::{boot, cpuid, layout, msr};
 use crate::boot::{DeviceWindow, Guest};
 use crate::bus::BusDevice;
 use crate::config::{Config, KvmSource, Problem, SerialPort, VirtioDevice};
@@ -39,7 +39,7 @@ impl Vm {
     /// Builds the machine and loads the guest. No vCPU runs yet, and no thread but those of the
     /// serial port exists.
     pub fn new(mut config: Config) -> Result<Vm, Error> {
-        config.validate()?;
+        let opened = config.examine()?;
         let cmdline = config
             .payload
             .as_ref()
@@ -70,7 +70,13 @@ impl Vm {
         let tables = with_acpi
             .then(|| write_acpi(&memory, config.cpus, windows.len(), serial.is_some()))
             .transpose()?;
-        let boot = load(&mut config, &memory, &windows, tables.as_ref())?;
+        let boot = load(
+            &mut config,
+            opened.as_ref(),
+            &memory,
+            &windows,
+            tables.as_ref(),
+        )?;
         if let Some(first) = cpus.first() {
             set_registers(first, &boot).map_err(failed("setting the first vCPU's registers"))?;
         }
@@ -217,12 +223,6 @@ fn create_vcpus(vm: &kvm::Vm, supported: &CpuId, cpus: u32) -> Result<Vec<kvm::V
                 .map_err(failed("setting a vCPU's CPUID"))?;
             cpu.set_msrs(msr::BOOT)
                 .map_err(failed("setting a vCPU's MSRs"))?;
-            let mut apic = cpu
-                .get_lapic()
-                .map_err(failed("reading a vCPU's local APIC"))?;
-            lapic::wire(&mut apic);
-            cpu.set_lapic(&apic)
-                .map_err(failed("wiring a vCPU's local APIC"))?;
             Ok(cpu)
         })
         .collect()
@@ -307,6 +307,7 @@ fn write_acpi(
 
 fn load(
     config: &mut Config,
+    opened: Option<&loader::Opened>,
     memory: &GuestMemory,
     devices: &[DeviceWindow],
     tables: Option<&acpi::Tables>,
@@ -330,8 +331,8 @@ fn load(
         cmdline_extra: &parameters.join(" "),
     };
     let payload = config.payload.as_ref();
-    match (&mut config.loader, payload) {
-        (Some(loader), payload) => loader
+    match (&mut config.loader, opened) {
+        (Some(loader), _) => loader
             .load(&Guest {
                 memory,
                 platform: &platform,
@@ -339,9 +340,9 @@ fn load(
                 devices,
             })
             .map_err(Error::Load),
-        (None, Some(payload)) => {
-            loader::load(payload, memory, &platform).map_err(|error| Error::Load(error.into()))
-        }
+        (None, Some(opened)) => opened
+            .load(memory, &platform)
+            .map_err(|error| Error::Load(error.into())),
         (None, None) => Err(Problem::NothingToBoot.into()),
     }
 }
