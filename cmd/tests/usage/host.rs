@@ -92,6 +92,23 @@ fn check_says_what_is_missing_and_its_status_says_it_too() {
 }
 
 #[test]
+fn check_tells_whether_linux_runs_here() {
+    if !kvm("check_tells_whether_linux_runs_here") {
+        return;
+    }
+
+    let ended = finish(&mut hype(["check"]));
+    let quiet = finish(&mut hype(["check", "--quiet"]));
+
+    assert!(ended.stdout.contains("KVM_CAP_IRQCHIP "), "{ended:?}");
+    let runs = ended.stdout.contains("\nUnmodified Linux runs here.\n");
+    let status = if runs { POWER_OFF } else { FAILURE };
+    assert_eq!(ended.code(), Some(status), "{ended:?}");
+    assert_eq!(quiet.code(), Some(status), "{quiet:?}");
+    assert_eq!((quiet.stdout, quiet.stderr), (String::new(), String::new()));
+}
+
+#[test]
 fn too_few_descriptors_at_any_step_are_an_error() {
     if !kvm("too_few_descriptors") {
         return;
