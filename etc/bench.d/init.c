@@ -25,7 +25,7 @@ static long call(long number, long a, long b, long c)
 void _start(void)
 {
 	static const char line[] = "init: the first line\n";
-	static const struct { long s, ns; } nap = { 2, 0 };
+	static const struct { long s, ns; } nap = { 0, 200000000 };
 	unsigned a = MARK, b, c = 0, d;
 
 	call(WRITE, 1, (long)line, sizeof line - 1);

@@ -46,14 +46,16 @@ FNR == 1 {
 
 kind == "native" { value["native", $1, $2] = $3; next }
 
+# Several boots, each from exec to the mark.
 kind == "times" {
 	for (i = 1; i <= NF; i++)
 		if ($i ~ /^[0-9]+\.[0-9]+:$/) { now = $i + 0; what = $(i + 1) }
-	if (what == "sched_process_exec:") start[at] = now
-	if (what == "kvm_entry:" && !(at in entry)) entry[at] = now
+	if (what == "sched_process_exec:") { start = now; entry = 0 }
+	if (what == "kvm_entry:" && !entry) entry = now
 	if (what == "kvm_cpuid:") {
-		value[at, "init"] = (now - start[at]) * 1000
-		value[at, "entry"] = (entry[at] - start[at]) * 1000
+		boots[at]++
+		sample[at, "init", boots[at]] = (now - start) * 1000
+		sample[at, "entry", boots[at]] = (entry - start) * 1000
 	}
 	next
 }
@@ -107,7 +109,23 @@ function mmio_device(address, offset) {
 	return "virtio registers"
 }
 
+# The middle one of a few.
+function median(at, key, i, j, below, same) {
+	for (i = 1; i <= boots[at]; i++) {
+		below = same = 0
+		for (j = 1; j <= boots[at]; j++) {
+			below += sample[at, key, j] < sample[at, key, i]
+			same += sample[at, key, j] == sample[at, key, i]
+		}
+		if (below <= (boots[at] - 1) / 2 && below + same > (boots[at] - 1) / 2) return sample[at, key, i]
+	}
+}
+
 END {
+	for (at in boots) {
+		value[at, "init"] = median(at, "init")
+		value[at, "entry"] = median(at, "entry")
+	}
 	head("quiet boot: console=hvc0 quiet reboot=t")
 	times("quiet")
 	counted("quiet")

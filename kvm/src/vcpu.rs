@@ -88,9 +88,9 @@ impl Vcpu {
         // `vm` keeps mapped) and to the run page, of which no reference is alive: those that exits
         // lend borrow from `self`, which is borrowed exclusively here.
         if unsafe { ioctl(&self.fd, KVM_RUN()) } == 0 {
+            self.retries = 0;
             // SAFETY: the exit borrows `self` exclusively, so until it is gone, the vCPU can't run
             // and nothing else decodes its page.
-            self.retries = 0;
             return unsafe { exit::decode(&self.page) };
         }
         let source = io::Error::last_os_error();
@@ -98,7 +98,11 @@ impl Vcpu {
             Some(libc::EAGAIN) if self.retries >= MAX_RETRIES => Err(Error::Run { source }),
             // EAGAIN: a vCPU that waits for its start-up IPI was woken for something else.
             Some(errno @ (libc::EINTR | libc::EAGAIN)) => {
-                self.retries = if errno == libc::EAGAIN { self.retries + 1 } else { 0 };
+                self.retries = if errno == libc::EAGAIN {
+                    self.retries + 1
+                } else {
+                    0
+                };
                 // SeqCst, and a locked instruction: not to be moved past the reading of the request
                 // that follows, or a kick in between would be lost.
                 self.page.immediate_exit().swap(0, Ordering::SeqCst);

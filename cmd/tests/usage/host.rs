@@ -186,7 +186,10 @@ fn too_few_threads_are_an_error() {
     // With these KVM, or a thread of ours, gets one thread too few now and then.
     for limit in 3..=5 {
         let ended = finish(&mut with_limit(limit));
-        assert!(matches!(ended.code(), Some(POWER_OFF | FAILURE)), "{limit}: {ended:?}");
+        assert!(
+            matches!(ended.code(), Some(POWER_OFF | FAILURE)),
+            "{limit}: {ended:?}"
+        );
     }
     let ended = finish(&mut with_limit(16));
     assert_eq!(ended.code(), Some(POWER_OFF), "{ended:?}");
@@ -198,7 +201,7 @@ fn for_everybody(kernel: &Kernel) -> String {
     let program = kernel.folder().join("hype");
     // By a process of its own: a test beside this one might start another while we have it open
     // for writing, and then it can't be run ("text file busy").
-    let copied = std::process::Command::new("cp").arg(HYPE).arg(&program).status();
+    let copied = Command::new("cp").arg(HYPE).arg(&program).status();
     assert!(copied.unwrap().success());
     fs::set_permissions(kernel.folder(), Permissions::from_mode(0o755)).unwrap();
     program.to_str().unwrap().to_owned()
