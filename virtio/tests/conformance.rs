@@ -10,6 +10,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use virtio::Device;
+use virtio::block::{Block, MemoryDisk};
 use virtio::console::Console;
 use virtio::features::{EVENT_IDX, INDIRECT_DESC, VERSION_1};
 use virtio::stream::{Input, Output};
@@ -21,6 +22,7 @@ use virtio::transport::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES
 suite! {
     echo: Case { device: || Box::new(Echo::default()), request: echo_request, answers: ECHO },
     console: Case { device: console_with_silent_input, request: console_request, answers: 1 },
+    block: Case { device: disk_in_memory, request: read_of_a_sector, answers: 0 },
 }
 
 /// A device that is at work while another one should not be.
@@ -60,6 +62,14 @@ fn console_request(queue: u16) -> Request {
         1 => (&[b"some text\n"], &[]),
         _ => (&[], &[64]),
     }
+}
+
+fn disk_in_memory() -> Box<dyn Device> {
+    Box::new(Block::new(MemoryDisk::new(1 << 20).expect("memory disk")))
+}
+
+fn read_of_a_sector(_queue: u16) -> Request {
+    (&[&[0; 16]], &[512, 1])
 }
 
 /// A transport that the suite can put a device behind.
