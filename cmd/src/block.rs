@@ -66,9 +66,17 @@ impl Disk {
                     given.push("path".into());
                     continue;
                 }
-                _ => return Err(format!("{part:?} is no key with a value; known keys are {KEYS}")),
+                _ => {
+                    return Err(format!(
+                        "{part:?} is no key with a value; known keys are {KEYS}"
+                    ));
+                }
             };
-            let key = if key == "file" { "path".to_owned() } else { key };
+            let key = if key == "file" {
+                "path".to_owned()
+            } else {
+                key
+            };
             if given.contains(&key) {
                 return Err(format!("{key} is given twice"));
             }
@@ -91,7 +99,10 @@ impl Disk {
             self.place = Place::Memory(ByteSize::parse(size)?.bytes());
             return Ok(());
         }
-        if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
+        if ["http://", "https://"]
+            .iter()
+            .any(|scheme| text.starts_with(scheme))
+        {
             return Err("a disk can't be on a web server yet".into());
         }
         let path = text.strip_suffix(":ro");
@@ -169,7 +180,10 @@ fn parts(text: &str) -> Vec<String> {
 
 /// Whether the first part names a key; a path may well hold an equals sign.
 fn is_key(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 fn switch(key: &str, value: &str) -> Result<bool, String> {
@@ -210,9 +224,15 @@ mod tests {
     fn keys_are_read() {
         let disk = disk("path=d,format=raw,ro=off,size=1G,direct=on,serial=s1,block_size=4096");
         assert_eq!((disk.size, disk.direct), (Some(1 << 30), true));
-        assert_eq!((disk.serial.as_deref(), disk.block_size), (Some("s1"), Some(4096)));
+        assert_eq!(
+            (disk.serial.as_deref(), disk.block_size),
+            (Some("s1"), Some(4096))
+        );
         assert!(!disk.read_only);
-        assert_eq!(super::Disk::parse("mem:64M").unwrap().place, Place::Memory(64 << 20));
+        assert_eq!(
+            super::Disk::parse("mem:64M").unwrap().place,
+            Place::Memory(64 << 20)
+        );
         assert_eq!(super::Disk::parse("d,size=5").unwrap().size, Some(5 << 20));
     }
 

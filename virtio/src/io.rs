@@ -122,8 +122,7 @@ impl Io {
     /// [`Step::Stop`]; then interrupts the driver once if it wants that. If the turn ended first,
     /// the worker calls the device again. A queue that is not enabled has no chains.
     ///
-    /// The worker also takes its turn when the transport wants something of it, such as a stop: what
-    /// is in the ring may take long.
+    /// When the device is to stop, the rest of the ring is left to when it goes on: it may take long.
     pub fn drain(
         &mut self,
         queue: u16,
@@ -140,7 +139,7 @@ impl Io {
         let mut interrupted = false;
         let drained = ring
             .drain(|chain| {
-                if signal.is_some_and(Signal::is_pending) {
+                if signal.is_some_and(Signal::is_stop_wanted) {
                     interrupted = true;
                     return Ok(Step::Stop);
                 }

@@ -14,9 +14,8 @@
 //! never says `DRIVER_OK` costs no thread and no epoll.
 //!
 //! An event costs one system call (see `poll.rs`); a queue with more chains than one turn takes
-//! is served again without sleeping, but other sources get their turn in between. What the transport
-//! wants comes before the next chain ([`Io::drain`]): a stop does not wait for all that is in the
-//! ring, and a chain that was made available after a change of the configuration is served by it.
+//! is served again without sleeping, but other sources get their turn in between. A stop comes before
+//! the next chain ([`Io::drain`]): it does not wait for all that is in the ring.
 //!
 //! # A host that does not answer
 //!
@@ -358,11 +357,9 @@ impl Signal {
         })
     }
 
-    /// Whether the transport wants anything that comes before the next chain.
-    pub(crate) fn is_pending(&self) -> bool {
-        // Acquire: whoever sees a chain that was made available after a change of the configuration
-        // sees the change.
-        self.wanted.load(Ordering::Acquire) != 0
+    /// Whether the transport wants a stop, which comes before the next chain.
+    pub(crate) fn is_stop_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) & STOP != 0
     }
 
     fn send(&self, what: u8) {

@@ -22,8 +22,8 @@
 //! * So a worker may hang in the host for as long as the host likes, say on a network file system
 //!   that has lost its server. The vCPUs and the other devices don't notice. What the worker's stop
 //!   makes of it is told in [`worker`](crate::worker): it waits a bounded time.
-//! * What the transport wants (stop, a change of the configuration) comes before the next request:
-//!   [`Io::drain`] sees to that.
+//! * A stop comes before the next request ([`Io::drain`] sees to that), and so does a change of the
+//!   cache's mode: who switches it off and then writes has that write flushed.
 //! * Nothing here allocates or locks for a request.
 //!
 //! # Durability
@@ -99,6 +99,8 @@ pub struct Block {
     identity: [u8; request::ID_LEN],
     /// Completed writes need not be flushed.
     writeback: bool,
+    /// How often the driver had written to the configuration space when that was decided.
+    config_writes: u32,
     slices: Slices,
     /// What a discard names; kept for its capacity.
     spans: Vec<Span>,
@@ -123,6 +125,7 @@ impl Block {
             geometry,
             identity: identity(&properties.identity),
             writeback: false,
+            config_writes: 0,
             slices: Slices::with_capacity(usize::from(QUEUE_SIZE)),
             spans: Vec::with_capacity(config::MAX_DISCARD_SEG as usize),
             failures: 0,
@@ -171,13 +174,13 @@ impl Block {
     }
 
     /// Reads from the configuration space and the features how writes are to be completed.
-    fn choose_cache(&mut self, io: &Io) {
+    fn choose_cache(&mut self, features: u64) {
         let before = self.writeback;
+        self.config_writes = self.spec.config.writes();
         let mut byte = [0];
-        io.config().read(WRITEBACK as u64, &mut byte);
+        self.spec.config.read(WRITEBACK as u64, &mut byte);
         // 5.2.6.2: who can't flush gets what it writes written.
-        self.writeback =
-            io.features() & F_FLUSH != 0 && (io.features() & F_CONFIG_WCE == 0 || byte != [0]);
+        self.writeback = features & F_FLUSH != 0 && (features & F_CONFIG_WCE == 0 || byte != [0]);
         if before && !self.writeback {
             // What was completed under the old rule is made to follow the new one.
             let result = self.storage.flush();
@@ -202,6 +205,9 @@ impl Block {
             read_only: self.geometry.is_read_only(),
             features,
         };
+        if self.config_writes != self.spec.config.writes() {
+            self.choose_cache(features);
+        }
         let request = Request::parse(chain, &rules, &mut self.spans)?;
         let status = match request.operation {
             Err(status) => status,
@@ -270,7 +276,7 @@ impl Device for Block {
             // 5.2.5.2: it can't be anything else then.
             set_writeback(&self.spec.config, 0);
         }
-        self.choose_cache(io);
+        self.choose_cache(io.features());
         Ok(())
     }
 
@@ -280,7 +286,7 @@ impl Device for Block {
                 let features = io.features();
                 io.drain(REQUESTQ, |chain| self.serve(chain, features))?;
             }
-            Event::ConfigWritten => self.choose_cache(io),
+            Event::ConfigWritten => self.choose_cache(io.features()),
             Event::Queue(_) | Event::Fd(_) => {}
         }
         Ok(())

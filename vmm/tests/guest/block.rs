@@ -37,14 +37,22 @@ fn fill(file: &File, seed: u64, len: usize) {
 fn check(file: &File, seed: u64, len: usize) {
     let mut bytes = vec![0; MIB];
     for mebibyte in 0..len / MIB {
-        file.read_exact_at(&mut bytes, (mebibyte * MIB) as u64).unwrap();
-        assert!(bytes == pattern(seed, mebibyte), "MiB {mebibyte} of pattern {seed}");
+        file.read_exact_at(&mut bytes, (mebibyte * MIB) as u64)
+            .unwrap();
+        assert!(
+            bytes == pattern(seed, mebibyte),
+            "MiB {mebibyte} of pattern {seed}"
+        );
     }
 }
 
 /// A disk as the guest has it, past its page cache or not.
 fn disk(name: &str, direct: bool) -> File {
-    let flags = if direct { OFlags::DIRECT } else { OFlags::empty() };
+    let flags = if direct {
+        OFlags::DIRECT
+    } else {
+        OFlags::empty()
+    };
     File::options()
         .read(true)
         .write(true)
@@ -54,7 +62,9 @@ fn disk(name: &str, direct: bool) -> File {
 }
 
 fn queue(disk: &str, what: &str) -> String {
-    read_to_string(&format!("/sys/block/{disk}/queue/{what}")).trim().to_owned()
+    read_to_string(&format!("/sys/block/{disk}/queue/{what}"))
+        .trim()
+        .to_owned()
 }
 
 /// Where this test's disk is on the host. Its two ends are in one process, so that the path is known.

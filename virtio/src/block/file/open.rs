@@ -4,6 +4,7 @@ use super::super::{Error, Properties, SECTOR, sys};
 use super::{Direct, Holder, RawFile};
 use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, open, stat};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
@@ -70,7 +71,7 @@ impl Options {
             });
         }
         let file = self.open_file(path, OFlags::CREATE | OFlags::EXCL)?;
-        let made = file.set_len(size).map_err(|source| Error::Create {
+        let made = set_len(&file, size).map_err(|source| Error::Create {
             path: path.into(),
             size,
             source,
@@ -185,6 +186,14 @@ impl Options {
             read_only: self.read_only,
             source: io::Error::from(error),
         }
+    }
+}
+
+/// Makes a file longer, without the signal that comes of too much.
+fn set_len(file: &File, size: u64) -> io::Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(most) if most < size => Err(Errno::FBIG.into()),
+        _ => file.set_len(size),
     }
 }
 

@@ -363,6 +363,8 @@ fn a_limit_on_file_sizes_is_an_error_and_no_signal() {
         maximum: None,
     };
     rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
+    let more = RawFile::options().create(8192);
+    assert!(more.open(folder.path().join("more.img")).is_err());
     sys::block_sigxfsz();
     assert_eq!(write(&disk, 0, &[1; 512]).unwrap(), 512);
     let error = write(&disk, 8192, &[1; 512]).unwrap_err();
