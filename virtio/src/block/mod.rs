@@ -18,7 +18,7 @@
 //!
 //! * The device's worker does the host I/O itself, one request after the other, with positioned
 //!   vectored calls: a read of 4 KiB is one `preadv`, and nobody is woken on the way. A thread that
-//!   only passes requests on would double the latency of a disk in the page cache.
+//!   only passes requests on would have to be woken for each, and to wake in turn.
 //! * So a worker may hang in the host for as long as the host likes, say on a network file system
 //!   that has lost its server. The vCPUs and the other devices don't notice. What the worker's stop
 //!   makes of it is told in [`worker`](crate::worker): it waits a bounded time.

@@ -13,16 +13,20 @@ const MIB: usize = 1 << 20;
 /// How much is copied in the large test.
 const LARGE: usize = 64 * MIB;
 
-/// Bytes that are different at each place of a disk, as far as that goes: a xorshift a word, begun
-/// anew with each MiB.
+/// A MiB of a disk: noise, with its own number at the start of each page, so that a page in the
+/// wrong place is found. Emulated hosts are slow, so most of it is the same in each MiB.
 fn pattern(seed: u64, mebibyte: usize) -> Vec<u8> {
-    let mut state = (seed << 32 | mebibyte as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(MIB);
-    while bytes.len() < MIB {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
+    let mut state = seed;
+    let mut noise = [0; 4096];
+    for word in noise.chunks_mut(8) {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        word.copy_from_slice(&state.to_be_bytes());
+    }
+    let mut bytes = noise.repeat(MIB / noise.len());
+    for (number, page) in bytes.chunks_mut(noise.len()).enumerate() {
+        page[..8].copy_from_slice(&((mebibyte << 32 | number) as u64).to_le_bytes());
     }
     bytes
 }
