@@ -349,8 +349,7 @@ fn load(
 
 fn set_registers(cpu: &kvm::Vcpu, boot: &Boot) -> Result<(), kvm::Error> {
     cpu.set_sregs(&boot::sregs(&boot.registers, cpu.get_sregs()?))?;
-    cpu.set_regs(&boot::regs(&boot.registers))?;
-    cpu.set_fpu(&boot::fpu())
+    cpu.set_regs(&boot::regs(&boot.registers))
 }
 
 fn failed(doing: &'static str) -> impl Fn(kvm::Error) -> Error {

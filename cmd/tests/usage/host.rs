@@ -183,6 +183,14 @@ fn too_few_threads_are_an_error() {
     for limit in [1, 2] {
         refused(&mut with_limit(limit), FAILURE, &["(os error 11)"]);
     }
+    // With these KVM, or a thread of ours, gets one thread too few now and then.
+    for limit in 3..=5 {
+        let ended = finish(&mut with_limit(limit));
+        assert!(
+            matches!(ended.code(), Some(POWER_OFF | FAILURE)),
+            "{limit}: {ended:?}"
+        );
+    }
     let ended = finish(&mut with_limit(16));
     assert_eq!(ended.code(), Some(POWER_OFF), "{ended:?}");
     assert_eq!(ended.stdout, "hello\n");
@@ -191,7 +199,10 @@ fn too_few_threads_are_an_error() {
 /// A copy of the command, and its guest, where a user without rights finds them.
 fn for_everybody(kernel: &Kernel) -> String {
     let program = kernel.folder().join("hype");
-    fs::copy(HYPE, &program).unwrap();
+    // By a process of its own: a test beside this one might start another while we have it open
+    // for writing, and then it can't be run ("text file busy").
+    let copied = Command::new("cp").arg(HYPE).arg(&program).status();
+    assert!(copied.unwrap().success());
     fs::set_permissions(kernel.folder(), Permissions::from_mode(0o755)).unwrap();
     program.to_str().unwrap().to_owned()
 }

@@ -139,7 +139,9 @@ kvm_test!(a_loader_is_told_about_memory_tables_devices_and_payload, {
 
     let with = told(true, "quiet");
     assert!(
-        with.ends_with(r#"c at 0xd0000000, rsdp true, command line Some("quiet"), extra "pci=off""#),
+        with.ends_with(
+            r#"c at 0xd0000000, rsdp true, command line Some("quiet"), extra "pci=off""#
+        ),
         "{with}"
     );
     for without in [told(false, "quiet"), told(true, "acpi=off")] {
