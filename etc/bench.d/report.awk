@@ -126,15 +126,19 @@ END {
 		value[at, "init"] = median(at, "init")
 		value[at, "entry"] = median(at, "entry")
 	}
-	head("quiet boot: console=hvc0 quiet reboot=t")
-	times("quiet")
-	counted("quiet")
-	head("verbose boot: console=ttyS0 reboot=t")
-	times("serial")
-	counted("serial")
-	row("characters to the port", "%d", "serial", "characters")
-	row("lines", "%d", "serial", "lines")
-	row("write(2) calls for them", "%d", "serial", "writes")
+	if (measured("quiet")) {
+		head("quiet boot: console=hvc0 quiet reboot=t")
+		times("quiet")
+		counted("quiet")
+	}
+	if (measured("serial")) {
+		head("verbose boot: console=ttyS0 reboot=t")
+		times("serial")
+		counted("serial")
+		row("characters to the port", "%d", "serial", "characters")
+		row("lines", "%d", "serial", "lines")
+		row("write(2) calls for them", "%d", "serial", "writes")
+	}
 	if (("native", "hype", "calls") in value) {
 		head("this machine's own KVM, exec to first KVM_RUN")
 		row("host calls", "%d", "native", "calls")
@@ -151,6 +155,7 @@ function line(label, format, a, b) {
 function row(label, format, scenario, key) {
 	line(label, format, value[scenario, "hype", key], value[scenario, "qemu", key])
 }
+function measured(scenario) { return (scenario, "hype", "user") in value || (scenario, "qemu", "user") in value }
 function times(scenario) {
 	row("ms from exec to init's line", "%.1f", scenario, "init")
 	row("ms from exec to the first KVM_RUN", "%.1f", scenario, "entry")

@@ -124,7 +124,7 @@ fn a_fetch_can_be_interrupted() {
     // It is connected, and gets no answer.
     let _client = listener.accept().unwrap();
 
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
 
-    assert_eq!(end(child).status.signal(), Some(Signal::INT.as_raw()));
+    assert_eq!(end(child).status.signal(), Some(Signal::TERM.as_raw()));
 }
