@@ -5,6 +5,7 @@
 //! dash that this command has always accepted before clap looks. Mistakes are told in one line,
 //! as all of hype's errors are: clap takes five.
 
+use crate::block::Disk;
 use crate::spec::{ByteSize, Stream, cpus, seconds};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -89,6 +90,11 @@ pub struct Machine {
     /// The serial port, ttyS0: stdio, pty=LINK, file=PATH or off [default: off]
     #[arg(long, value_name = "WHERE", value_parser = Stream::parse)]
     pub serial: Option<Stream>,
+
+    /// A disk, once for each: PATH, PATH:ro, mem:SIZE, or path=PATH with any of ,ro=on ,size=1G (created
+    /// if missing) ,format=raw ,direct=on ,serial=TEXT ,block_size=512|4096
+    #[arg(long, visible_alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
+    pub block: Vec<Disk>,
 
     /// Seconds that a guest which took the power button has for its power-off
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
@@ -176,7 +182,8 @@ fn double_dashes(
         command
             .get_arguments()
             .filter(|arg| arg.get_action().takes_values())
-            .any(|arg| arg.get_long().is_some_and(|long| long.as_bytes() == name))
+            .flat_map(|arg| arg.get_long_and_visible_aliases().unwrap_or_default())
+            .any(|long| long.as_bytes() == name)
     };
     let mut args = args.into_iter();
     let mut out: Vec<OsString> = args.next().into_iter().collect();
@@ -262,6 +269,11 @@ mod tests {
             ),
             (&["-grace", "soon"], ["-grace \"soon\": ", "seconds"]),
             (&["-serial", "stdin"], ["-serial \"stdin\": ", "pty=LINK"]),
+            (
+                &["-block", "d,mode=1"],
+                ["-block \"d,mode=1\": ", "known keys are path"],
+            ),
+            (&["-disk", "d,ro=1"], ["-block \"d,ro=1\": ", "on or off"]),
             (&["completions", "sh"], ["'sh'", "bash"]),
         ] {
             let Err(Instead::Mistake(text)) = parsed(args) else {
@@ -278,6 +290,19 @@ mod tests {
     fn help_fits_a_screen() {
         let help = Args::command().term_width(80).render_help().to_string();
         assert!(help.lines().count() < 40, "{help}");
+    }
+
+    #[test]
+    fn disks_keep_their_order_under_either_name() {
+        let machine = parsed(&["-block", "a:ro", "-disk=file=b", "--block", "mem:1"]);
+        let disks: Vec<_> = ["a:ro", "file=b", "mem:1"]
+            .map(Disk::parse)
+            .into_iter()
+            .collect();
+        assert_eq!(
+            Ok(machine.unwrap().machine.block),
+            disks.into_iter().collect()
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod block;
 mod check;
 mod control;
 mod explain;

@@ -60,6 +60,11 @@ fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         if let Some(hint) = error
             .downcast_ref::<vmm::kvm::Error>()
             .and_then(vmm::kvm::Error::hint)
+            .or_else(|| {
+                error
+                    .downcast_ref::<vmm::virtio::block::Error>()
+                    .and_then(vmm::virtio::block::Error::hint)
+            })
         {
             return Some(hint);
         }

@@ -8,7 +8,7 @@ use crate::signals::Signals;
 use crate::spec::Stream;
 use crate::streams::{self, Opened, Trace};
 use crate::typed::Keyboard;
-use crate::{fetch, say};
+use crate::{block, fetch, say};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -32,6 +32,8 @@ enum Error {
     Fetch(#[from] fetch::Error),
     #[error(transparent)]
     Stream(#[from] streams::Error),
+    #[error(transparent)]
+    Block(#[from] block::Error),
     #[error("the terminal can't be used")]
     Terminal(#[source] io::Error),
     #[error("can't listen for signals")]
@@ -124,6 +126,11 @@ impl Plan {
             let console = Console::new(input, output).name("console");
             resizer = (self.console == Stream::Stdio).then(|| console.resizer());
             config.devices.push(console.into());
+            traces.extend(trace);
+        }
+        for (number, disk) in self.machine.block.iter().enumerate() {
+            let (device, trace) = disk.open(number)?;
+            config.devices.push(device);
             traces.extend(trace);
         }
         if let Some(opened) = streams::open_stream("serial", &self.serial, &mut typed)? {

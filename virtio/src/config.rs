@@ -5,6 +5,7 @@
 //! knows that what it read in several pieces was torn.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The bytes of a configuration space, which of them the driver may write, and their generation.
@@ -12,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct ConfigSpace {
     state: Mutex<State>,
     writable: Range<usize>,
+    writes: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,7 @@ impl ConfigSpace {
                 generation: 0,
             }),
             writable,
+            writes: AtomicU32::new(0),
         }
     }
 
@@ -85,7 +88,14 @@ impl ConfigSpace {
             Some(target) => target.copy_from_slice(data),
             None => return false,
         }
+        self.writes.fetch_add(1, Ordering::Release);
         true
+    }
+
+    /// Counts up with each write of the driver's that was taken, and wraps. For a device that has to
+    /// know before it serves the next chain: this takes no lock.
+    pub fn writes(&self) -> u32 {
+        self.writes.load(Ordering::Acquire)
     }
 
     /// Changes the bytes on the device's side. Their number stays what it is.

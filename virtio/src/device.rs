@@ -73,7 +73,8 @@ pub trait Device: Send + 'static {
     /// `handle` with each queue right afterwards, so chains that wait already are not lost.
     fn activate(&mut self, io: &mut Io) -> Result<(), Error>;
 
-    /// Something happened. Never blocks on the host.
+    /// Something happened. Does not wait for events of the host: those are watched. It may wait for
+    /// the end of host I/O on files, one chain at a time.
     fn handle(&mut self, event: Event, io: &mut Io) -> Result<(), Error>;
 
     /// The device is about to be idle: complete or fail what is in flight, so that no host I/O

@@ -10,6 +10,7 @@ mod tests;
 
 use crate::poll::{Poll, Source, Watched};
 use crate::queue::QueueError;
+use crate::worker::Signal;
 use crate::{Chain, ConfigSpace, Error, GuestMemory, Irq, Queue, Step, Token};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -35,6 +36,7 @@ pub struct Io {
     queues: Vec<Slot>,
     watches: Vec<Watch>,
     poll: Option<Poll>,
+    signal: Option<Arc<Signal>>,
 }
 
 /// A queue by its number.
@@ -81,6 +83,7 @@ impl Io {
             queues,
             watches: Vec::new(),
             poll: None,
+            signal: None,
         }
     }
 
@@ -118,18 +121,32 @@ impl Io {
     /// Takes chains from a queue until none is left, the queue had its turn, or `each` says
     /// [`Step::Stop`]; then interrupts the driver once if it wants that. If the turn ended first,
     /// the worker calls the device again. A queue that is not enabled has no chains.
+    ///
+    /// When the device is to stop, the rest of the ring is left to when it goes on: it may take long.
     pub fn drain(
         &mut self,
         queue: u16,
         mut each: impl FnMut(&mut Chain<'_>) -> Result<Step, Error>,
     ) -> Result<(), Error> {
-        let Some((slot, due)) = self.enabled(queue) else {
+        let Some(Slot {
+            queue: Some(ring),
+            due,
+        }) = self.queues.get_mut(usize::from(queue))
+        else {
             return Ok(());
         };
-        let drained = slot
-            .drain(|chain| each(chain).map_err(Failure::Device))
+        let signal = self.signal.as_deref();
+        let mut interrupted = false;
+        let drained = ring
+            .drain(|chain| {
+                if signal.is_some_and(Signal::is_stop_wanted) {
+                    interrupted = true;
+                    return Ok(Step::Stop);
+                }
+                each(chain).map_err(Failure::Device)
+            })
             .map_err(|failure| failure.on(queue))?;
-        *due = drained.more;
+        *due = drained.more || interrupted;
         if drained.interrupt {
             self.irq.queue(queue);
         }
@@ -222,8 +239,9 @@ impl Io {
 /// The worker's side.
 impl Io {
     /// From now on, watching a descriptor means waiting for it. All enabled queues are due.
-    pub(crate) fn attach(&mut self, poll: Poll) {
+    pub(crate) fn attach(&mut self, poll: Poll, signal: Arc<Signal>) {
         self.poll = Some(poll);
+        self.signal = Some(signal);
         for slot in &mut self.queues {
             slot.due = slot.queue.is_some();
         }
@@ -233,6 +251,7 @@ impl Io {
     pub(crate) fn detach(&mut self) {
         self.watches.clear();
         self.poll = None;
+        self.signal = None;
     }
 
     /// Waits for something to do, if `block` and there is nothing to do yet. The sources that

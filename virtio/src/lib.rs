@@ -10,7 +10,7 @@
 //!  transport::mmio      register decode: offsets -> Core calls; where the doorbells are   (4.2)
 //!  transport (Core)     device status, feature negotiation, queue set-up, reset          (2, 3)
 //!  worker               one thread per *active* device: wait, failure policy, hand-back
-//!  Device               console, rng, ...: a state machine without a thread                     (5)
+//!  Device               block, console, rng, ...: a state machine without a thread              (5)
 //!  queue                ring layouts behind one concrete type                       (2.7, 2.8)
 //! ```
 //!
@@ -18,6 +18,7 @@
 //! [`queue::QueueConfig`] per queue. At `DRIVER_OK` both *move* into a [`worker`], and come
 //! back when it is stopped: reset, pause and shutdown are all made of that one mechanism.
 
+pub mod block;
 pub mod config;
 pub mod console;
 pub mod device;

@@ -14,7 +14,19 @@
 //! never says `DRIVER_OK` costs no thread and no epoll.
 //!
 //! An event costs one system call (see `poll.rs`); a queue with more chains than one turn takes
-//! is served again without sleeping, but other sources get their turn in between.
+//! is served again without sleeping, but other sources get their turn in between. A stop comes before
+//! the next chain ([`Io::drain`]): it does not wait for all that is in the ring.
+//!
+//! # A host that does not answer
+//!
+//! A device may wait for the host inside of a call, as for a file on a network file system, and no
+//! call into the host can be taken back. So a stop waits [`STOP_PATIENCE`] and no longer:
+//!
+//! - A pause that can't be had is undone, and is an error: the device goes on when the host does.
+//! - A reset can't be refused to the driver, nor may it go on while the host may yet write into
+//!   its memory: that costs the machine, with an error that names the device.
+//! - The end of the machine leaves the thread behind, which keeps what it needs (the device and
+//!   guest memory) until the host answers or the process ends.
 //!
 //! # Failure
 //!
@@ -30,17 +42,41 @@ mod tests;
 use crate::poll::{Poll, Source};
 use crate::{Device, Error, Event, Io, Irq};
 use std::any::Any;
+use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// Told that the code of a device panicked: which device, and what it said. The machine has to
-/// end. Called on the thread that panicked; must not wait for it.
-pub type Failed = Arc<dyn Fn(&str, &str) + Send + Sync>;
+/// Told that a device has failed the machine, which has to end: which device, and how. Called on
+/// the thread that panicked, or on the one that wants to stop the device; must not wait for either.
+pub type Failed = Arc<dyn Fn(&str, Fault<'_>) + Send + Sync>;
+
+/// How a device fails its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault<'a> {
+    /// Its code panicked, and said this.
+    Panicked(&'a str),
+    /// It waits for the host, and so can't be reset.
+    Stuck,
+}
+
+impl fmt::Display for Fault<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Panicked(what) => write!(f, "panicked: {what}"),
+            Fault::Stuck => f.write_str("waits for the host, and can't be reset"),
+        }
+    }
+}
+
+/// How long a device may take to stop.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How many failures of one device are logged. A driver can bring about any number of them.
 const LOGGED_FAILURES: u32 = 10;
@@ -131,23 +167,47 @@ impl Link {
             }
             Err(panic) => {
                 self.needs_reset.store(true, Ordering::Release);
-                (self.failed)(&self.name, message(&*panic));
+                (self.failed)(&self.name, Fault::Panicked(message(&*panic)));
                 None
             }
         }
     }
+
+    /// The device can't be stopped, and its driver must not go on.
+    pub fn fail_machine(&self) {
+        self.needs_reset.store(true, Ordering::Release);
+        (self.failed)(&self.name, Fault::Stuck);
+    }
 }
 
-/// A device at work. Dropping it stops it.
+/// A device at work. Dropping it tells it to stop; only [`Worker::stop`] waits for that.
 pub struct Worker {
     signal: Arc<Signal>,
     run: Run,
+    /// When it was first asked to stop.
+    asked: Option<Instant>,
 }
 
 enum Run {
-    Thread(thread::JoinHandle<Option<Parts>>),
+    Thread(Thread),
     Inline(Box<Session>),
     Stopped,
+}
+
+/// A worker's thread, and where it leaves what it was started with.
+struct Thread {
+    handle: thread::JoinHandle<()>,
+    parts: Receiver<Option<Parts>>,
+}
+
+/// How a stop went.
+pub enum Stopped {
+    /// The device and its queues: no host I/O touches guest memory any more.
+    Idle(Box<Parts>),
+    /// It panicked; there is nothing left of it.
+    Panicked,
+    /// It waits for the host. It has been told to stop, and will when the host lets it.
+    Stuck(Worker),
 }
 
 /// Where a worker runs.
@@ -177,7 +237,7 @@ impl Worker {
                 )));
             }
         };
-        io.attach(poll);
+        io.attach(poll, Arc::clone(&signal));
         let parts = Parts { device, io };
         let session = Session {
             parts,
@@ -195,13 +255,40 @@ impl Worker {
                 }
             }
         };
-        Ok(Worker { signal, run })
+        Ok(Worker {
+            signal,
+            run,
+            asked: None,
+        })
     }
 
-    /// Stops the device and returns it with its queues, once it is idle: no host I/O touches
-    /// guest memory any more. `None` if it panicked.
-    pub fn stop(mut self) -> Option<Parts> {
+    /// Stops the device and returns it with its queues once it is idle, or tells that this can't be
+    /// had in time.
+    pub fn stop(mut self) -> Stopped {
+        self.ask_to_stop();
         self.halt()
+    }
+
+    /// Tells the device to stop, without waiting for it. From now on its patience is spent: several
+    /// devices can be stopped in the time of one.
+    pub fn ask_to_stop(&mut self) {
+        self.asked.get_or_insert_with(Instant::now);
+        if let Run::Thread(_) = self.run {
+            self.signal.send(STOP);
+        }
+    }
+
+    /// Takes back that the device should stop, if it has not noticed yet. Otherwise it is stopping,
+    /// which is waited for again.
+    pub fn go_on(mut self) -> Result<Worker, Stopped> {
+        self.asked = None;
+        let before = self.signal.wanted.fetch_and(!STOP, Ordering::AcqRel);
+        if before & STOP != 0 {
+            // What it has left for the sake of the stop it takes up again.
+            ring(&self.signal.event);
+            return Ok(self);
+        }
+        Err(self.stop())
     }
 
     /// The driver wrote to the configuration space.
@@ -221,22 +308,35 @@ impl Worker {
         }
     }
 
-    fn halt(&mut self) -> Option<Parts> {
+    fn halt(mut self) -> Stopped {
         match std::mem::replace(&mut self.run, Run::Stopped) {
             Run::Thread(thread) => {
-                self.signal.send(STOP);
-                // The thread catches its panics, so that joining it can't fail.
-                thread.join().ok().flatten()
+                let asked = self.asked.unwrap_or_else(Instant::now);
+                let left = STOP_PATIENCE.saturating_sub(asked.elapsed());
+                match thread.parts.recv_timeout(left) {
+                    Ok(parts) => {
+                        // It has nothing left to do. It catches its panics.
+                        let _ = thread.handle.join();
+                        parts.map_or(Stopped::Panicked, |parts| Stopped::Idle(Box::new(parts)))
+                    }
+                    Err(RecvTimeoutError::Disconnected) => Stopped::Panicked,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.run = Run::Thread(thread);
+                        Stopped::Stuck(self)
+                    }
+                }
             }
-            Run::Inline(session) => session.end(),
-            Run::Stopped => None,
+            Run::Inline(session) => session
+                .end()
+                .map_or(Stopped::Panicked, |parts| Stopped::Idle(Box::new(parts))),
+            Run::Stopped => Stopped::Panicked,
         }
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.halt();
+        self.ask_to_stop();
     }
 }
 
@@ -244,12 +344,24 @@ const STOP: u8 = 1;
 const CONFIG_WRITTEN: u8 = 2;
 
 /// How the transport reaches the thread: what it wants, and the event that wakes it.
-struct Signal {
+pub(crate) struct Signal {
     event: EventFd,
     wanted: AtomicU8,
 }
 
 impl Signal {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Signal {
+            event: event()?,
+            wanted: AtomicU8::new(0),
+        })
+    }
+
+    /// Whether the transport wants a stop, which comes before the next chain.
+    pub(crate) fn is_stop_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) & STOP != 0
+    }
+
     fn send(&self, what: u8) {
         self.wanted.fetch_or(what, Ordering::Release);
         ring(&self.event);
@@ -267,10 +379,7 @@ fn event() -> io::Result<EventFd> {
 }
 
 fn prepare(link: &Link) -> io::Result<(Arc<Signal>, Poll)> {
-    let signal = Signal {
-        event: event()?,
-        wanted: AtomicU8::new(0),
-    };
+    let signal = Signal::new()?;
     let poll = Poll::new()?;
     poll.add_event(Source::Wake, &signal.event)?;
     for (queue, doorbell) in (0..).zip(&link.doorbells) {
@@ -286,11 +395,14 @@ fn spawn(session: Session) -> Result<Run, Box<(Parts, Error)>> {
     let take =
         |slot: &Mutex<Option<Session>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
     let taken = Arc::clone(&slot);
-    let thread = thread::Builder::new()
-        .name(name)
-        .spawn(move || take(&taken)?.run());
+    let (sender, parts): (SyncSender<Option<Parts>>, _) = sync_channel(1);
+    let thread = thread::Builder::new().name(name).spawn(move || {
+        let parts = take(&taken).and_then(Session::run);
+        // Nobody takes them when the machine has ended meanwhile: then they go with this thread.
+        let _ = sender.send(parts);
+    });
     match thread {
-        Ok(thread) => Ok(Run::Thread(thread)),
+        Ok(handle) => Ok(Run::Thread(Thread { handle, parts })),
         Err(source) => match take(&slot) {
             Some(mut session) => {
                 session.parts.io.detach();

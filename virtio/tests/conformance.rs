@@ -10,6 +10,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use virtio::Device;
+use virtio::block::{Block, MemoryDisk};
 use virtio::console::Console;
 use virtio::features::{EVENT_IDX, INDIRECT_DESC, RING_PACKED, VERSION_1};
 use virtio::rng::Rng;
@@ -24,6 +25,7 @@ suite! {
     echo: Case { device: || Box::new(Echo::default()), request: echo_request, answers: ECHO },
     console: Case { device: console_with_silent_input, request: console_request, answers: 1 },
     rng: Case { device: || Box::new(Rng::new()), request: |_| (&[], &[32, 32]), answers: 0 },
+    block: Case { device: disk_in_memory, request: read_of_a_sector, answers: 0 },
 }
 
 /// A device that is at work while another one should not be.
@@ -63,6 +65,14 @@ fn console_request(queue: u16) -> Request {
         1 => (&[b"some text\n"], &[]),
         _ => (&[], &[64]),
     }
+}
+
+fn disk_in_memory() -> Box<dyn Device> {
+    Box::new(Block::new(MemoryDisk::new(1 << 20).expect("memory disk")))
+}
+
+fn read_of_a_sector(_queue: u16) -> Request {
+    (&[&[0; 16]], &[512, 1])
 }
 
 /// A transport that the suite can put a device behind.

@@ -131,7 +131,7 @@ fn a_panic_ends_the_machine_and_names_the_device() {
     let mut environment = machine.environment();
     let teller = Arc::clone(&told);
     environment.failed = Arc::new(move |device, what| {
-        *teller.0.lock().unwrap() = Some((device.to_owned(), what.to_owned()));
+        *teller.0.lock().unwrap() = Some((device.to_owned(), what.to_string()));
         teller.1.notify_all();
     });
     let mmio = Mmio::new(Box::new(Echo::default()), environment).expect("device");
@@ -146,7 +146,10 @@ fn a_panic_ends_the_machine_and_names_the_device() {
     let said = wait.unwrap().0.clone();
     assert_eq!(
         said,
-        Some(("echo0".to_owned(), "the driver ordered a panic".to_owned()))
+        Some((
+            "echo0".to_owned(),
+            "panicked: the driver ordered a panic".to_owned()
+        ))
     );
 
     // What is left of the device is harmless.

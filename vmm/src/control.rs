@@ -19,7 +19,10 @@ pub(crate) trait ActiveDevice: Send + Sync {
     fn pause(&self) -> Result<(), Error>;
     /// Go on. Only while all vCPUs hold.
     fn resume(&self) -> Result<(), Error>;
-    /// Stop for good, every thread joined. Only after all vCPUs have ended.
+    /// Begin to stop, without waiting for that. Only after all vCPUs have ended.
+    fn ask_to_stop(&self) {}
+    /// Stop for good, every thread joined but one that the host does not let go. Only after all vCPUs
+    /// have ended.
     fn stop(&self);
     fn report(&self) -> DeviceReport;
 }
@@ -138,6 +141,11 @@ impl Control {
     pub(crate) fn sink(&self) {
         let mut fleet = self.lock();
         if let Fleet::Afloat(devices) = &*fleet {
+            // All at once, so that several that wait for the host take as long as one.
+            devices
+                .active
+                .iter()
+                .for_each(|device| device.ask_to_stop());
             devices.active.iter().for_each(|device| device.stop());
             *fleet = Fleet::Sunk(devices.report());
         }

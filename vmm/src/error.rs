@@ -80,6 +80,14 @@ pub enum Error {
         message: String,
     },
 
+    /// A device waits for the host, which does not answer, and its driver wants it reset: the host
+    /// may yet write into memory that the guest uses for something else.
+    #[error("device {device} waits for the host and can't be reset")]
+    DeviceStuck {
+        /// The name of the device.
+        device: String,
+    },
+
     /// The thread of a vCPU panicked: a bug in hype.
     #[error("the thread of vCPU {cpu} panicked")]
     VcpuPanicked {

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use virtio::GuestMemory;
 use virtio::transport::Environment;
 use virtio::transport::mmio::Mmio;
+use virtio::worker::Fault;
 
 pub(crate) struct VirtioMmio {
     transport: Mutex<Mmio>,
@@ -43,11 +44,8 @@ impl VirtioMmio {
             memory: Arc::clone(memory),
             irq: Arc::new(Line(irq)),
             rings,
-            failed: Arc::new(move |device: &str, what: &str| {
-                gate.end(Err(Error::DevicePanicked {
-                    device: device.into(),
-                    message: what.into(),
-                }));
+            failed: Arc::new(move |device: &str, fault: Fault<'_>| {
+                gate.end(Err(ended_by(device.into(), fault)));
             }),
         };
         let transport = Mmio::new(device, environment).map_err(failed(&name, "set up"))?;
@@ -105,6 +103,10 @@ impl ActiveDevice for VirtioMmio {
             .map_err(failed(&self.window.name, "resumed"))
     }
 
+    fn ask_to_stop(&self) {
+        self.lock().ask_to_stop();
+    }
+
     fn stop(&self) {
         self.lock().stop();
     }
@@ -115,6 +117,17 @@ impl ActiveDevice for VirtioMmio {
             kind: self.window.kind,
             started: self.lock().ever_started(),
         }
+    }
+}
+
+/// Why the machine ends when a device fails it.
+fn ended_by(device: String, fault: Fault<'_>) -> Error {
+    match fault {
+        Fault::Panicked(message) => Error::DevicePanicked {
+            device,
+            message: message.into(),
+        },
+        Fault::Stuck => Error::DeviceStuck { device },
     }
 }
 

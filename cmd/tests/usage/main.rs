@@ -13,6 +13,7 @@
 )]
 
 mod command;
+mod disks;
 mod endings;
 mod files;
 mod guest;

@@ -143,7 +143,7 @@ fn watches_are_remembered_without_a_worker() {
 #[test]
 fn what_is_watched_follows_the_last_word() {
     let (mut io, _ring, _machine) = world();
-    io.attach(Poll::new().unwrap());
+    io.attach(Poll::new().unwrap(), Arc::new(Signal::new().unwrap()));
     let (reader, mut writer) = pipe().unwrap();
     let (other, mut far) = pipe().unwrap();
     writer.write_all(b"x").unwrap();
@@ -167,7 +167,7 @@ fn what_is_watched_follows_the_last_word() {
 #[test]
 fn a_descriptor_closed_before_it_is_unwatched_does_no_harm() {
     let (mut io, _ring, _machine) = world();
-    io.attach(Poll::new().unwrap());
+    io.attach(Poll::new().unwrap(), Arc::new(Signal::new().unwrap()));
     let (reader, writer) = pipe().unwrap();
     io.watch(4, reader.as_fd(), Interest::READ).unwrap();
     drop((reader, writer));
@@ -179,7 +179,7 @@ fn a_descriptor_closed_before_it_is_unwatched_does_no_harm() {
 #[test]
 fn a_descriptor_watched_twice_is_an_error_that_names_it() {
     let (mut io, _ring, _machine) = world();
-    io.attach(Poll::new().unwrap());
+    io.attach(Poll::new().unwrap(), Arc::new(Signal::new().unwrap()));
     let (reader, _writer) = pipe().unwrap();
     io.watch(4, reader.as_fd(), Interest::READ).unwrap();
     let error = io.watch(5, reader.as_fd(), Interest::READ).unwrap_err();

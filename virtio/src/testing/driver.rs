@@ -207,12 +207,12 @@ impl Machine {
             irq: Arc::clone(&self.interrupts) as _,
             rings: self.rings,
             failed: Arc::new(move |device, what| {
-                lock(&failures).push((device.to_owned(), what.to_owned()));
+                lock(&failures).push((device.to_owned(), what.to_string()));
             }),
         }
     }
 
-    /// The devices that panicked, and what they said.
+    /// The devices that failed the machine, and how.
     pub fn failures(&self) -> Vec<(String, String)> {
         lock(&self.failures).clone()
     }

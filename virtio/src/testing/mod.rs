@@ -12,10 +12,12 @@
 
 pub mod driver;
 pub mod echo;
+pub mod faulty;
 pub mod irq;
 pub mod ring;
 
 pub use driver::{DEADLINE, Driver, Kick, Machine, Registers, Transport};
 pub use echo::Echo;
+pub use faulty::{Fault, Faults, Faulty};
 pub use irq::{Counts, Interrupts};
 pub use ring::Ring;

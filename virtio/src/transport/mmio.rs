@@ -165,8 +165,7 @@ impl Mmio {
 
     /// Stops the device, keeping its queues. The vCPUs are paused already.
     pub fn pause(&mut self) -> Result<(), Error> {
-        self.core.pause();
-        Ok(())
+        self.core.pause()
     }
 
     /// Puts a paused device back to work. If the host can't, it stays paused.
@@ -174,7 +173,12 @@ impl Mmio {
         self.core.resume()
     }
 
-    /// Stops the device for good and drops it.
+    /// Tells the device to stop, without waiting: [`stop`](Self::stop) then waits less.
+    pub fn ask_to_stop(&mut self) {
+        self.core.ask_to_stop();
+    }
+
+    /// Stops the device for good and drops it, or leaves it behind if it waits for the host.
     pub fn stop(&mut self) {
         self.core.stop();
     }

@@ -34,7 +34,7 @@ pub use negotiation::Rings;
 
 use crate::device::{Kind, Spec};
 use crate::queue::QueueConfig;
-use crate::worker::{Failed, Link, Mode, Parts, Worker, ring};
+use crate::worker::{Failed, Link, Mode, Parts, STOP_PATIENCE, Stopped, Worker, ring};
 use crate::{Device, Error, GuestMemory, Io, Irq, Queue};
 use status::{DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET};
 use std::io;
@@ -50,7 +50,7 @@ pub struct Environment {
     pub irq: Arc<dyn Irq>,
     /// The ring layouts that its driver may choose from.
     pub rings: Rings,
-    /// Told the device's name and a message when its code panicked: the machine has to end.
+    /// Told the device's name and what is wrong when the machine has to end because of it.
     pub failed: Failed,
 }
 
@@ -289,16 +289,38 @@ impl Core {
         self.spec.config.generation()
     }
 
-    /// Stops the device, keeping its queues.
-    pub fn pause(&mut self) {
-        self.state = match std::mem::replace(&mut self.state, State::Gone) {
-            State::Active(worker) => match worker.stop() {
-                Some(parts) if self.link.needs_reset() => State::Idle(parts.device),
-                Some(parts) => State::Paused(parts),
-                None => State::Gone,
-            },
-            state => state,
+    /// Stops the device, keeping its queues. One that waits for the host can't be stopped, and goes
+    /// on.
+    pub fn pause(&mut self) -> Result<(), Error> {
+        let worker = match std::mem::replace(&mut self.state, State::Gone) {
+            State::Active(worker) => worker,
+            state => {
+                self.state = state;
+                return Ok(());
+            }
         };
+        let stopped = match worker.stop() {
+            Stopped::Stuck(worker) => match worker.go_on() {
+                Ok(worker) => {
+                    self.state = State::Active(worker);
+                    return Err(stuck());
+                }
+                Err(stopped) => stopped,
+            },
+            stopped => stopped,
+        };
+        self.state = match stopped {
+            Stopped::Idle(parts) if self.link.needs_reset() => State::Idle(parts.device),
+            Stopped::Idle(parts) => State::Paused(*parts),
+            Stopped::Panicked => State::Gone,
+            // It had begun to stop, and then came to wait.
+            Stopped::Stuck(worker) => {
+                self.state = State::Active(worker);
+                self.link.fail_machine();
+                return Err(stuck());
+            }
+        };
+        Ok(())
     }
 
     /// Puts a paused device back to work. If the host can't, it stays paused.
@@ -317,10 +339,22 @@ impl Core {
         Ok(())
     }
 
-    /// Stops the device for good and drops it.
+    /// Tells the device to stop, without waiting: [`stop`](Self::stop) then waits less.
+    pub fn ask_to_stop(&mut self) {
+        if let State::Active(worker) = &mut self.state {
+            worker.ask_to_stop();
+        }
+    }
+
+    /// Stops the device for good and drops it. One that waits for the host is left behind with its
+    /// thread after [`STOP_PATIENCE`]; both go when the host answers, or with the process.
     pub fn stop(&mut self) {
-        self.idle();
-        self.state = State::Gone;
+        if let State::Active(worker) = std::mem::replace(&mut self.state, State::Gone)
+            && let Stopped::Stuck(_) = worker.stop()
+        {
+            let name = self.link.name();
+            log::warn!("{name}: left waiting for the host, which has not answered for a while");
+        }
     }
 
     /// One turn of a device in [`Mode::Inline`].
@@ -412,11 +446,35 @@ impl Core {
     fn idle(&mut self) {
         let device = match std::mem::replace(&mut self.state, State::Gone) {
             State::Idle(device) => Some(device),
-            State::Active(worker) => worker.stop().map(|parts| parts.device),
+            State::Active(worker) => match worker.stop() {
+                Stopped::Idle(parts) => Some(parts.device),
+                Stopped::Panicked => None,
+                Stopped::Stuck(_) => {
+                    self.link.fail_machine();
+                    None
+                }
+            },
             State::Paused(parts) => Some(parts.device),
             State::Gone => None,
         };
         self.state = device.map_or(State::Gone, State::Idle);
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Why a device can't be paused.
+fn stuck() -> Error {
+    Error::Host {
+        what: format!(
+            "waiting {} s for the device to be idle",
+            STOP_PATIENCE.as_secs()
+        ),
+        source: io::ErrorKind::TimedOut.into(),
     }
 }
 

@@ -472,9 +472,9 @@ fn a_stopped_device_cannot_be_started_again() {
 #[test]
 fn resume_without_pause_and_pause_while_idle_do_nothing() {
     let (mut core, _machine) = core();
-    core.pause();
+    core.pause().unwrap();
     core.resume().unwrap();
-    core.pause();
+    core.pause().unwrap();
     go(&mut core, &[FOUND, NEGOTIATED, RUNNING]);
     core.resume().unwrap();
     assert_eq!(u32::from(core.status()), RUNNING);

@@ -81,6 +81,14 @@ impl Device for Recorder {
     }
 }
 
+fn idle(stopped: Stopped) -> Parts {
+    match stopped {
+        Stopped::Idle(parts) => *parts,
+        Stopped::Panicked => panic!("the device is gone"),
+        Stopped::Stuck(_) => panic!("the device does not stop"),
+    }
+}
+
 struct Bench {
     machine: Machine,
     link: Arc<Link>,
@@ -153,7 +161,7 @@ fn a_device_is_activated_on_its_thread_then_served_then_quiesced_and_handed_back
     assert_eq!(bench.next(), Call::Handle(Event::Queue(1)));
     worker.config_written();
     assert_eq!(bench.next(), Call::Handle(Event::ConfigWritten));
-    let parts = worker.stop().expect("the device");
+    let parts = idle(worker.stop());
     assert_eq!(bench.next(), Call::Quiesce);
     assert_eq!(parts.device.spec().name, "recorder7");
     assert!(parts.io.has_queue(1) && !parts.io.has_queue(0));
@@ -179,7 +187,7 @@ fn a_doorbell_of_a_queue_that_is_not_enabled_is_not_served() {
 #[test]
 fn a_doorbell_that_was_rung_while_nobody_waited_is_served() {
     let (bench, worker) = Bench::started(|_| {});
-    let parts = worker.stop().expect("the device");
+    let parts = idle(worker.stop());
     assert_eq!(bench.next(), Call::Quiesce);
     ring(&bench.link.doorbells()[1]);
     let _worker = Worker::start(parts, &bench.link, Mode::Thread);
@@ -218,7 +226,7 @@ fn a_descriptor_is_reported_until_its_end_was_seen() {
 fn a_device_watches_anew_after_a_pause() {
     let (reader, mut writer) = pipe().unwrap();
     let (bench, worker) = Bench::started(watching(reader));
-    let parts = worker.stop().expect("the device");
+    let parts = idle(worker.stop());
     assert_eq!(bench.next(), Call::Quiesce);
     assert_eq!(parts.io.interest(5), None);
     let _worker = Worker::start(parts, &bench.link, Mode::Thread);
@@ -262,7 +270,7 @@ fn a_device_that_ignores_a_ready_descriptor_still_stops() {
     assert_eq!(bench.next(), Call::Handle(Event::Fd(5)));
     ring(&bench.link.doorbells()[1]);
     while bench.next() != Call::Handle(Event::Queue(1)) {}
-    assert!(worker.stop().is_some());
+    idle(worker.stop());
 }
 
 /// A driver that keeps a queue full.
@@ -344,7 +352,7 @@ fn a_queue_that_never_ends_keeps_nobody_else_waiting() {
             .wait(DEADLINE, |counts| counts.config == 1)
     );
     assert!(link.needs_reset());
-    assert!(worker.stop().is_some());
+    idle(worker.stop());
 }
 
 #[test]

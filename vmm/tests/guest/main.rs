@@ -16,6 +16,7 @@
 )]
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
+mod block;
 mod console;
 mod lifecycle;
 mod machine;

@@ -1,0 +1,289 @@
+//! `-block` and `-disk`: what users write about a disk, and the disk that comes of it.
+//!
+//! ```text
+//!   disk.img            disk.img:ro           mem:64M
+//!   disk.img,ro=on,serial=scratch             path=disk.img,size=1G,direct=on
+//!   file=disk.img,size=1G                     (as linuxkit has it)
+//! ```
+//!
+//! A comma that belongs to a path is doubled. The format of a file is what `format` says, and `raw`
+//! if it does not: what a guest writes to its disk has no say in it.
+
+use crate::spec::ByteSize;
+use crate::streams::Trace;
+use std::path::PathBuf;
+use vmm::VirtioDevice;
+use vmm::virtio::block::{self, Block, MemoryDisk, RawFile};
+
+/// What the keys of a disk are, for messages.
+const KEYS: &str = "path (or file), format, ro, size, direct, serial and block_size";
+
+/// Why a disk can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error("-block {text:?}")]
+pub struct Error {
+    text: String,
+    source: block::Error,
+}
+
+/// A disk, as the command line has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    text: String,
+    place: Place,
+    read_only: bool,
+    direct: bool,
+    size: Option<u64>,
+    serial: Option<String>,
+    block_size: Option<u32>,
+}
+
+/// Where the bytes of a disk are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    File(PathBuf),
+    Memory(u64),
+}
+
+impl Disk {
+    /// Reads the value of `-block` or `-disk`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut disk = Disk {
+            text: text.to_owned(),
+            place: Place::File(PathBuf::new()),
+            read_only: false,
+            direct: false,
+            size: None,
+            serial: None,
+            block_size: None,
+        };
+        let mut given: Vec<String> = Vec::new();
+        for (number, part) in parts(text).into_iter().enumerate() {
+            let (key, value) = match part.split_once('=') {
+                Some((key, value)) if number > 0 || is_key(key) => (key.to_owned(), value),
+                _ if number == 0 => {
+                    disk.place_or_shorthand(&part)?;
+                    given.push("path".into());
+                    continue;
+                }
+                _ => {
+                    return Err(format!(
+                        "{part:?} is no key with a value; known keys are {KEYS}"
+                    ));
+                }
+            };
+            let key = if key == "file" {
+                "path".to_owned()
+            } else {
+                key
+            };
+            if given.contains(&key) {
+                return Err(format!("{key} is given twice"));
+            }
+            disk.set(&key, value)?;
+            given.push(key);
+        }
+        match &disk.place {
+            Place::File(path) if path.as_os_str().is_empty() => Err("the path is missing".into()),
+            Place::File(_) => Ok(disk),
+            Place::Memory(_) if disk.read_only || disk.direct || disk.size.is_some() => {
+                Err("a disk in memory has neither ro, direct nor size=: mem:SIZE says all".into())
+            }
+            Place::Memory(_) => Ok(disk),
+        }
+    }
+
+    /// What stands first without a key: a path, which may end in `:ro`, or `mem:SIZE`.
+    fn place_or_shorthand(&mut self, text: &str) -> Result<(), String> {
+        if let Some(size) = text.strip_prefix("mem:") {
+            self.place = Place::Memory(ByteSize::parse(size)?.bytes());
+            return Ok(());
+        }
+        if ["http://", "https://"]
+            .iter()
+            .any(|scheme| text.starts_with(scheme))
+        {
+            return Err("a disk can't be on a web server yet".into());
+        }
+        let path = text.strip_suffix(":ro");
+        self.read_only = path.is_some();
+        self.place = Place::File(path.unwrap_or(text).into());
+        Ok(())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        match key {
+            "path" => self.place = Place::File(value.into()),
+            "format" if value == "raw" => {}
+            "format" => return Err(format!("format={value}: the only known format is raw")),
+            "ro" => self.read_only = switch(key, value)? || self.read_only,
+            "direct" => self.direct = switch(key, value)?,
+            "size" => self.size = Some(ByteSize::parse(value)?.bytes()),
+            "serial" => self.serial = Some(value.to_owned()),
+            "block_size" => {
+                let size = value.parse().ok().filter(|size| matches!(size, 512 | 4096));
+                self.block_size = Some(size.ok_or("block_size is 512 or 4096")?);
+            }
+            _ => return Err(format!("unknown key {key:?}; known keys are {KEYS}")),
+        }
+        Ok(())
+    }
+
+    /// Opens the disk, creating its file if there is none and it has a size. That file goes again
+    /// with its trace, until that is kept.
+    pub fn open(&self, number: usize) -> Result<(VirtioDevice, Option<Trace>), Error> {
+        self.build(number).map_err(|source| Error {
+            text: self.text.clone(),
+            source,
+        })
+    }
+
+    fn build(&self, number: usize) -> Result<(VirtioDevice, Option<Trace>), block::Error> {
+        let mut trace = None;
+        let mut block = match &self.place {
+            Place::Memory(size) => Block::new(MemoryDisk::new(*size)?),
+            Place::File(path) => {
+                let mut options = RawFile::options()
+                    .read_only(self.read_only)
+                    .direct(self.direct);
+                if let Some(size) = self.size {
+                    options = options.create(size);
+                }
+                let file = options.open(path)?;
+                trace = file.was_created().then(|| Trace::File(Some(path.clone())));
+                Block::new(file)
+            }
+        };
+        if let Some(size) = self.block_size {
+            block = block.block_size(size)?;
+        }
+        if let Some(serial) = &self.serial {
+            block = block.serial(serial)?;
+        }
+        Ok((block.name(&format!("disk{number}")).into(), trace))
+    }
+}
+
+/// What stands between the commas; two of them are one that belongs to the text.
+fn parts(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut rest = text.chars().peekable();
+    while let Some(character) = rest.next() {
+        if character == ',' && rest.next_if_eq(&',').is_none() {
+            parts.push(String::new());
+        } else if let Some(part) = parts.last_mut() {
+            part.push(character);
+        }
+    }
+    parts
+}
+
+/// Whether the first part names a key; a path may well hold an equals sign.
+fn is_key(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
+fn switch(key: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{key}={value}: it is on or off")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(text: &str) -> Disk {
+        Disk::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn a_path_alone_is_a_disk() {
+        for (text, path, read_only) in [
+            ("disk.img", "disk.img", false),
+            ("disk.img:ro", "disk.img", true),
+            ("/a b/c=d", "/a b/c=d", false),
+            ("a,,b.img:ro", "a,b.img", true),
+            ("disk.img,ro=on", "disk.img", true),
+            ("path=disk.img:ro", "disk.img:ro", false),
+            ("path=x=y", "x=y", false),
+            ("file=disk.img", "disk.img", false),
+        ] {
+            let disk = disk(text);
+            assert_eq!(disk.place, Place::File(path.into()), "{text}");
+            assert_eq!(disk.read_only, read_only, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_are_read() {
+        let disk = disk("path=d,format=raw,ro=off,size=1G,direct=on,serial=s1,block_size=4096");
+        assert_eq!((disk.size, disk.direct), (Some(1 << 30), true));
+        assert_eq!(
+            (disk.serial.as_deref(), disk.block_size),
+            (Some("s1"), Some(4096))
+        );
+        assert!(!disk.read_only);
+        assert_eq!(
+            super::Disk::parse("mem:64M").unwrap().place,
+            Place::Memory(64 << 20)
+        );
+        assert_eq!(super::Disk::parse("d,size=5").unwrap().size, Some(5 << 20));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_a_reason() {
+        for (text, reason) in [
+            ("", "path is missing"),
+            ("path=", "path is missing"),
+            (":ro", "path is missing"),
+            ("ro=on", "path is missing"),
+            ("d,rw", "known keys are path"),
+            ("d,", "known keys are path"),
+            ("d,mode=fast", "unknown key \"mode\"; known keys are path"),
+            ("colour=red", "unknown key \"colour\""),
+            ("d,path=e", "path is given twice"),
+            ("file=d,path=e", "path is given twice"),
+            ("d,ro=on,ro=off", "ro is given twice"),
+            ("d,ro=yes", "on or off"),
+            ("d,format=qcow2", "raw"),
+            ("d,format=", "raw"),
+            ("d,size=big", "a size is"),
+            ("d,block_size=1024", "512 or 4096"),
+            ("mem:", "a size is"),
+            ("mem:-1", "a size is"),
+            ("mem:1M,ro=on", "disk in memory"),
+            ("mem:1M,size=2M", "disk in memory"),
+            ("https://host/d", "web server"),
+        ] {
+            let error = Disk::parse(text).expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_made_for_a_machine_that_never_runs_goes_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        let text = format!("{},size=1M", path.display());
+        let (device, trace) = disk(&text).open(0).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
+        drop(device);
+        drop(trace);
+        assert!(!path.exists());
+
+        let (_device, trace) = disk(&text).open(0).unwrap();
+        trace.unwrap().keep().unwrap();
+        assert!(path.exists());
+        // The same again: it is in use.
+        let error = disk(&text).open(1).map(|_| ()).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("in use by"), "{source}");
+        assert_eq!(error.to_string(), format!("-block {text:?}"));
+    }
+}

@@ -1,0 +1,167 @@
+//! A raw file, or a block device of the host's, as a disk: its bytes are the guest's.
+//!
+//! # The design
+//!
+//! * Data goes between guest memory and the file by positioned vectored calls. With
+//!   [`Options::direct`] the host's page cache is left out; only what is not aligned for that goes
+//!   through a buffer (`direct.rs`).
+//! * The format is never guessed: what a guest writes to its disk must not decide how the host
+//!   reads it the next time.
+//! * A file is locked while it is open (`F_OFD_SETLK`, as QEMU does): any number of readers, or one
+//!   writer. Where there are no locks, as on some network file systems, that is logged.
+//! * A `fdatasync(2)` that has failed fails from then on. The kernel reports a lost page once and
+//!   then takes it for clean, so that a second try would be told that all is well.
+//! * The file is held by its descriptor. It may be renamed or removed; cut short, reads of what is
+//!   gone fail; grown, it stays as large as it was for the guest.
+//! * A discard punches a hole. Zeroes are a hole if the guest allows it, else a zeroed range; where
+//!   the file system knows neither, zeroes are written, and discards do nothing.
+//!
+//! # What it does not do
+//!
+//! It does not resize a file that exists, and knows nothing of image formats.
+
+mod direct;
+mod holder;
+mod open;
+#[cfg(test)]
+mod tests;
+
+pub use holder::Holder;
+pub use open::Options;
+
+use super::storage::fill_with_zeroes;
+use super::{BlockStorage, Properties, sys};
+use direct::Direct;
+use rustix::fs::{FallocateFlags, fallocate, fdatasync};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use vm_memory::VolatileSlice;
+
+/// A raw file as a disk.
+#[derive(Debug)]
+pub struct RawFile {
+    file: File,
+    properties: Properties,
+    /// Nobody had made it before.
+    created: bool,
+    direct: Option<Direct>,
+    /// Something may have been written since the last flush.
+    dirty: AtomicBool,
+    /// What was written may be lost: a flush has failed.
+    lost: AtomicBool,
+    cannot_punch: AtomicBool,
+    cannot_zero: AtomicBool,
+}
+
+impl RawFile {
+    /// How to open one.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// Whether the file was made by opening it.
+    pub fn was_created(&self) -> bool {
+        self.created
+    }
+
+    /// Gives a range back to the file system, after which it reads as zeroes. False: it can't.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<bool> {
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        self.allocate(how, offset, len, &self.cannot_punch)
+    }
+
+    fn allocate(
+        &self,
+        how: FallocateFlags,
+        offset: u64,
+        len: u64,
+        cannot: &AtomicBool,
+    ) -> io::Result<bool> {
+        // A file system that can't says so each time: asking once is enough.
+        if cannot.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let result = loop {
+            match fallocate(&self.file, how, offset, len) {
+                Err(Errno::INTR) => {}
+                result => break result,
+            }
+        };
+        self.dirty.store(true, Ordering::Release);
+        match result {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                cannot.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
+            // A block device with blocks that are larger than the range.
+            Err(Errno::INVAL) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl BlockStorage for RawFile {
+    fn properties(&self) -> Properties {
+        self.properties.clone()
+    }
+
+    fn read_vectored_at(&self, buffers: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+        match &self.direct {
+            None => sys::preadv(self.file.as_fd(), buffers, offset),
+            Some(direct) => direct.read(self.file.as_fd(), buffers, offset),
+        }
+    }
+
+    fn write_vectored_at(&self, buffers: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+        let result = match &self.direct {
+            None => sys::pwritev(self.file.as_fd(), buffers, offset),
+            Some(direct) => direct.write(self.file.as_fd(), buffers, offset),
+        };
+        // After the write, so that no flush can take it for flushed; and also if it failed, for
+        // then a part may be there.
+        self.dirty.store(true, Ordering::Release);
+        result
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if self.lost.load(Ordering::Acquire) {
+            return Err(io::Error::other(
+                "an earlier flush failed, so that data may be lost",
+            ));
+        }
+        // Nothing written, nothing to wait for.
+        if !self.dirty.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        loop {
+            match fdatasync(&self.file) {
+                Err(Errno::INTR) => {}
+                result => {
+                    return result.map_err(|error| {
+                        self.lost.store(true, Ordering::Release);
+                        error.into()
+                    });
+                }
+            }
+        }
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.punch(offset, len).map(|_| ())
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> io::Result<()> {
+        if may_unmap && self.punch(offset, len)? {
+            return Ok(());
+        }
+        let how = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        if self.allocate(how, offset, len, &self.cannot_zero)? {
+            return Ok(());
+        }
+        fill_with_zeroes(self, offset, len)
+    }
+}

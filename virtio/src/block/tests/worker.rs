@@ -1,0 +1,138 @@
+//! The disk behind a transport, with a thread, and a host that does not answer.
+
+use super::*;
+use crate::testing::{Driver, Transport};
+use crate::transport::mmio::Mmio;
+use crate::transport::status::NEEDS_RESET;
+use crate::worker::STOP_PATIENCE;
+use std::time::{Duration, Instant};
+
+fn driver() -> (Driver<Mmio>, Faults, Arc<MemoryDisk>) {
+    let disk = Arc::new(MemoryDisk::new(1 << 20).unwrap());
+    let (storage, faults) = Faulty::new(Shared(Arc::clone(&disk), false));
+    let mut driver = Driver::mmio(Box::new(Block::new(storage).name("disk7")));
+    driver.start(ALL);
+    faults.take_calls();
+    (driver, faults, disk)
+}
+
+fn read(driver: &mut Driver<Mmio>) -> u16 {
+    driver.send(0, &[&header(IN, 0)], &[512, 1])
+}
+
+#[test]
+fn a_pause_while_the_host_does_not_answer_is_refused_and_the_disk_goes_on() {
+    let (mut driver, faults, _) = driver();
+    faults.plan([Fault::Wait]);
+    let first = read(&mut driver);
+    let second = read(&mut driver);
+    faults.until_waiting();
+
+    let error = driver.transport.pause().unwrap_err();
+
+    assert!(error.to_string().contains("to be idle"), "{error}");
+    faults.release();
+    let answered = [driver.receive(0), driver.receive(0)].map(|(id, bytes)| (id, bytes[512]));
+    assert_eq!(answered, [(first, OK), (second, OK)]);
+    driver.transport.pause().unwrap();
+    driver.transport.resume().unwrap();
+    let third = read(&mut driver);
+    assert_eq!(driver.receive(0).0, third);
+    assert_eq!(driver.machine.failures(), []);
+}
+
+#[test]
+fn the_end_of_the_machine_does_not_wait_for_the_host_for_long() {
+    let (mut driver, faults, _) = driver();
+    faults.plan([Fault::Wait]);
+    read(&mut driver);
+    faults.until_waiting();
+
+    let before = Instant::now();
+    driver.transport.stop();
+
+    let took = before.elapsed();
+    assert!(took < STOP_PATIENCE + Duration::from_secs(1), "{took:?}");
+    assert_eq!(driver.machine.failures(), []);
+    drop(driver);
+    // The thread that was left behind goes on with memory that is still there.
+    faults.release();
+}
+
+#[test]
+fn a_reset_while_the_host_does_not_answer_costs_the_machine() {
+    let (mut driver, faults, _) = driver();
+    faults.plan([Fault::Wait]);
+    read(&mut driver);
+    faults.until_waiting();
+
+    driver.reset();
+
+    let said = "waits for the host, and can't be reset".to_owned();
+    assert_eq!(driver.machine.failures(), [("disk7".to_owned(), said)]);
+    faults.release();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_what_is_in_the_ring() {
+    let (mut driver, faults, _) = driver();
+    faults.plan([Fault::Wait]);
+    for _ in 0..60 {
+        read(&mut driver);
+    }
+    faults.until_waiting();
+    driver.transport.ask_to_stop();
+    faults.release();
+
+    driver.transport.stop();
+
+    assert_eq!(driver.rings[0].as_split().used_idx(), 1);
+    assert_eq!(faults.take_calls().len(), 1);
+}
+
+#[test]
+fn a_write_after_the_cache_was_switched_off_is_flushed_though_the_disk_was_busy() {
+    let (mut driver, faults, _) = driver();
+    faults.plan([Fault::Wait]);
+    read(&mut driver);
+    faults.until_waiting();
+    // The worker is in the middle of a drain, and will find the write in its ring.
+    driver.transport.write_config(32, &[0]);
+    driver.send(0, &[&header(OUT, 0), &[1; 512]], &[1]);
+    faults.release();
+
+    driver.receive(0);
+    driver.receive(0);
+
+    let calls = faults.take_calls();
+    assert_eq!(calls[0], Call::Read(0, 512));
+    assert_eq!(calls[1], Call::Flush, "of the switch");
+    assert_eq!(calls[2..], [Call::Write(0, 512), Call::Flush]);
+}
+
+#[test]
+fn a_flush_in_flight_is_over_when_a_reset_is() {
+    for _ in 0..50 {
+        let (mut driver, faults, _) = driver();
+        for sector in 0..20 {
+            driver.send(0, &[&header(OUT, sector), &[1; 512]], &[1]);
+            driver.send(0, &[&header(FLUSH, 0)], &[1]);
+        }
+        driver.transport.set_status(0);
+        let calls = faults.take_calls();
+        driver.notify(0);
+        assert_eq!(driver.transport.status() & NEEDS_RESET, 0);
+        assert_eq!(faults.take_calls(), [], "after {calls:?}");
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_answered_costs_the_device_until_it_is_reset() {
+    let (mut driver, _, disk) = driver();
+    driver.send(0, &[&header(OUT, 0), &[1; 512]], &[]);
+    driver.wait_for_needs_reset();
+    assert_eq!(disk.contents(0, 512), [0; 512]);
+    driver.start(ALL);
+    let id = read(&mut driver);
+    assert_eq!(driver.receive(0).0, id);
+}

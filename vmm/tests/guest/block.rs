@@ -1,0 +1,257 @@
+//! Disks: what the guest writes the host finds, and the other way round.
+
+use super::*;
+use crate::support::{Plan, read_to_string};
+use rustix::fs::{OFlags, fdatasync};
+use rustix::ioctl::{Setter, ioctl, opcode};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use vmm::virtio::block::{Block, MemoryDisk, RawFile};
+
+const MIB: usize = 1 << 20;
+/// How much is copied in the large test.
+const LARGE: usize = 64 * MIB;
+
+/// A MiB of a disk: noise, with its own number at the start of each page, so that a page in the
+/// wrong place is found. Emulated hosts are slow, so most of it is the same in each MiB.
+fn pattern(seed: u64, mebibyte: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut noise = [0; 4096];
+    for word in noise.chunks_mut(8) {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        word.copy_from_slice(&state.to_be_bytes());
+    }
+    let mut bytes = noise.repeat(MIB / noise.len());
+    for (number, page) in bytes.chunks_mut(noise.len()).enumerate() {
+        page[..8].copy_from_slice(&((mebibyte << 32 | number) as u64).to_le_bytes());
+    }
+    bytes
+}
+
+fn fill(file: &File, seed: u64, len: usize) {
+    for mebibyte in 0..len / MIB {
+        let place = (mebibyte * MIB) as u64;
+        file.write_all_at(&pattern(seed, mebibyte), place).unwrap();
+    }
+}
+
+fn check(file: &File, seed: u64, len: usize) {
+    let mut bytes = vec![0; MIB];
+    for mebibyte in 0..len / MIB {
+        file.read_exact_at(&mut bytes, (mebibyte * MIB) as u64)
+            .unwrap();
+        assert!(
+            bytes == pattern(seed, mebibyte),
+            "MiB {mebibyte} of pattern {seed}"
+        );
+    }
+}
+
+/// A disk as the guest has it, past its page cache or not.
+fn disk(name: &str, direct: bool) -> File {
+    let flags = if direct {
+        OFlags::DIRECT
+    } else {
+        OFlags::empty()
+    };
+    File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(flags.bits() as i32)
+        .open(Path::new("/dev").join(name))
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn queue(disk: &str, what: &str) -> String {
+    read_to_string(&format!("/sys/block/{disk}/queue/{what}"))
+        .trim()
+        .to_owned()
+}
+
+/// Where this test's disk is on the host. Its two ends are in one process, so that the path is known.
+fn path(test: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("hype-{}-{test}.img", std::process::id()))
+}
+
+/// A new disk on the host that goes with the test.
+struct Image(PathBuf);
+
+impl Image {
+    fn new(test: &str, len: usize) -> Self {
+        let image = Image(path(test));
+        image.file().set_len(len as u64).unwrap();
+        image
+    }
+
+    fn file(&self) -> File {
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&self.0)
+            .unwrap()
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The test's disk file, found again by the half that did not make it. It is removed with it.
+fn image(test: &str) -> Image {
+    Image(path(test))
+}
+
+fn add(plan: &mut Plan, block: Block) {
+    plan.config.devices.push(block.into());
+}
+
+guest_test! {
+    what_the_guest_writes_the_host_finds_and_the_other_way_round,
+    config: |plan| {
+        let image = Image::new("large", 2 * LARGE);
+        fill(&image.file(), 1, LARGE);
+        add(plan, Block::open(&image.0).unwrap());
+        std::mem::forget(image);
+    },
+    guest: || {
+        let size: usize = read_to_string("/sys/block/vda/size").trim().parse().unwrap();
+        assert_eq!(size * 512, 2 * LARGE);
+        let disk = disk("vda", false);
+        check(&disk, 1, LARGE);
+        for mebibyte in 0..LARGE / MIB {
+            disk.write_all_at(&pattern(2, mebibyte), (LARGE + mebibyte * MIB) as u64).unwrap();
+        }
+        fdatasync(&disk).unwrap();
+        println!("written");
+        // What a driver reads past its own cache is what the host has.
+        let mut bytes = vec![0; MIB + 4096];
+        let aligned = bytes.as_ptr().align_offset(4096);
+        let bytes = &mut bytes[aligned..aligned + MIB];
+        crate::block::disk("vda", true).read_exact_at(bytes, LARGE as u64).unwrap();
+        assert!(*bytes == pattern(2, 0));
+    },
+    host: |host| {
+        host.expect("written");
+        let image = image("large");
+        let file = image.file();
+        check(&file, 1, LARGE);
+        let mut bytes = vec![0; MIB];
+        for mebibyte in 0..LARGE / MIB {
+            file.read_exact_at(&mut bytes, (LARGE + mebibyte * MIB) as u64).unwrap();
+            assert!(bytes == pattern(2, mebibyte), "MiB {mebibyte}");
+        }
+    },
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    the_guest_sees_what_kind_of_disk_it_has,
+    config: |plan| {
+        let disk = MemoryDisk::new(4 << 20).unwrap();
+        add(plan, Block::new(disk).serial("first-of-two").unwrap().block_size(4096).unwrap());
+        add(plan, Block::new(MemoryDisk::new(1 << 20).unwrap()));
+    },
+    guest: || {
+        assert_eq!(read_to_string("/sys/block/vda/serial").trim(), "first-of-two");
+        assert_eq!(read_to_string("/sys/block/vda/size").trim(), "8192");
+        assert_eq!(read_to_string("/sys/block/vdb/size").trim(), "2048");
+        assert_eq!(read_to_string("/sys/block/vda/ro").trim(), "0");
+        assert_eq!(queue("vda", "logical_block_size"), "4096");
+        assert_eq!(queue("vdb", "logical_block_size"), "512");
+        assert_eq!(queue("vdb", "physical_block_size"), "4096");
+        assert_eq!(queue("vda", "max_segments"), "254");
+        assert_eq!(queue("vda", "write_cache"), "write back");
+        assert_eq!(queue("vda", "discard_max_bytes"), (1 << 30).to_string());
+        assert_eq!(queue("vda", "write_zeroes_max_bytes"), (16 << 20).to_string());
+
+        // One is not the other, and the cache can be switched off.
+        fill(&disk("vda", false), 3, 4 * MIB);
+        fill(&disk("vdb", false), 4, MIB);
+        std::fs::write("/sys/block/vda/cache_type", "write through").unwrap();
+        assert_eq!(queue("vda", "write_cache"), "write through");
+        let vda = disk("vda", false);
+        fill(&vda, 5, 4 * MIB);
+        fdatasync(&vda).unwrap();
+        drop_caches();
+        check(&vda, 5, 4 * MIB);
+        check(&disk("vdb", false), 4, MIB);
+    },
+    host: |_| {},
+    ends: Outcome::Shutdown,
+}
+
+fn drop_caches() {
+    std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+}
+
+guest_test! {
+    a_read_only_disk_stays_as_it_is,
+    config: |plan| {
+        let image = Image::new("ro", 2 * MIB);
+        fill(&image.file(), 6, 2 * MIB);
+        let disk = RawFile::options().read_only(true).open(&image.0).unwrap();
+        add(plan, Block::new(disk));
+        std::mem::forget(image);
+    },
+    guest: || {
+        assert_eq!(read_to_string("/sys/block/vda/ro").trim(), "1");
+        check(&File::open("/dev/vda").unwrap(), 6, 2 * MIB);
+        let refused = File::options().write(true).open("/dev/vda").and_then(|file| {
+            file.write_all_at(&[0; 512], 0)?;
+            file.sync_all()
+        });
+        assert!(refused.is_err());
+        println!("refused");
+    },
+    host: |host| {
+        host.expect("refused");
+        check(&image("ro").file(), 6, 2 * MIB);
+    },
+    ends: Outcome::Shutdown,
+}
+
+/// `BLKDISCARD` and `BLKZEROOUT`, whose numbers are older than the convention.
+const BLKDISCARD: rustix::ioctl::Opcode = opcode::none(0x12, 119);
+const BLKZEROOUT: rustix::ioctl::Opcode = opcode::none(0x12, 127);
+
+guest_test! {
+    discards_give_space_back_and_zeroes_are_zero,
+    config: |plan| {
+        let image = Image::new("discard", 8 * MIB);
+        fill(&image.file(), 7, 8 * MIB);
+        add(plan, Block::open(&image.0).unwrap());
+        std::mem::forget(image);
+    },
+    guest: || {
+        let disk = disk("vda", false);
+        // SAFETY: both take a pointer to two 64-bit numbers, and keep nothing.
+        unsafe {
+            ioctl(&disk, Setter::<BLKDISCARD, [u64; 2]>::new([MIB as u64, 4 * MIB as u64])).unwrap();
+            ioctl(&disk, Setter::<BLKZEROOUT, [u64; 2]>::new([6 * MIB as u64, 512])).unwrap();
+        }
+        fdatasync(&disk).unwrap();
+        println!("discarded");
+    },
+    host: |host| {
+        use std::os::unix::fs::MetadataExt;
+        host.expect("discarded");
+        let image = image("discard");
+        let bytes = std::fs::read(&image.0).unwrap();
+        assert!(bytes[..MIB] == pattern(7, 0));
+        assert!(bytes[MIB..5 * MIB].iter().all(|byte| *byte == 0));
+        assert!(bytes[5 * MIB..6 * MIB] == pattern(7, 5));
+        assert!(bytes[6 * MIB..6 * MIB + 512].iter().all(|byte| *byte == 0));
+        assert!(bytes[6 * MIB + 512..7 * MIB] == pattern(7, 6)[512..]);
+        assert!(bytes[7 * MIB..] == pattern(7, 7));
+        let blocks = image.file().metadata().unwrap().blocks();
+        assert!(blocks * 512 <= 5 * MIB as u64, "{blocks} sectors are taken");
+    },
+    ends: Outcome::Shutdown,
+}
