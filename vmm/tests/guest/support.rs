@@ -181,6 +181,8 @@ impl Watchdog {
             let (over, changed) = &*watched;
             let wait = changed.wait_timeout_while(over.lock().unwrap(), DEADLINE, |over| !*over);
             if wait.unwrap().1.timed_out() {
+                // How etc/test knows a guest that fell silent from one that said something wrong.
+                eprintln!("no answer: the guest is not over after {DEADLINE:?}");
                 handle.stop();
             }
         });
