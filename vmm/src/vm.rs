@@ -192,7 +192,12 @@ fn open_kvm(source: KvmSource) -> Result<System, Error> {
 
 /// What the configuration asks for and only the host can tell whether it has it.
 fn check_host(system: &System, config: &Config) -> Result<CpuId, Error> {
-    let max = system.max_vcpus();
+    // Every KVM has one; a machine with one need not ask.
+    let max = if config.cpus > 1 {
+        system.max_vcpus()
+    } else {
+        1
+    };
     if config.cpus > max {
         return Err(Problem::Cpus {
             cpus: config.cpus,
