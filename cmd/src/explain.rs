@@ -7,7 +7,7 @@ use crate::say::chain;
 use crate::spec::ByteSize;
 use std::ffi::OsString;
 use vmm::loader::{self, ImageError, Role};
-use vmm::{Error, Problem};
+use vmm::{Error, Problem, kvm};
 
 /// The values of the options that the machine may find fault with.
 pub struct Values {
@@ -22,6 +22,10 @@ impl Values {
         match error {
             Error::Config(problems) => problems.iter().map(|each| self.problem(each)).collect(),
             Error::Memory(error) => vec![self.memory(error)],
+            Error::Kvm {
+                source: error @ kvm::Error::Slot { .. },
+                ..
+            } => vec![self.memory(error)],
             Error::Load(error) => vec![match error.downcast_ref() {
                 Some(error) => self.payload(error),
                 None => chain(error.as_ref()),

@@ -1,16 +1,18 @@
 //! Runs a machine: flags into a [`Config`], the terminal into its console, its end into a status.
 
 use crate::args;
-use crate::control::{Control, Machine, Request};
+use crate::control::{self, Listener, Machine, Request, Steering};
 use crate::explain::Values;
 use crate::report::{self, Status};
+use crate::signals::Signals;
 use crate::spec::Stream;
 use crate::streams::{self, Opened, Trace};
 use crate::typed::Keyboard;
-use crate::{fetch, say, term};
+use crate::{fetch, say};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
 use std::time::Duration;
 use vmm::loader::Payload;
 use vmm::virtio::console::{Console, Resizer};
@@ -102,6 +104,8 @@ impl Plan {
             payload: Some(payload),
             ..Config::default()
         };
+        // Fetching can still be interrupted by any signal; from here on there are threads.
+        let signals = Signals::block(control::signals()).map_err(Error::Signals)?;
         let wanted = self.console == Stream::Stdio || self.serial == Stream::Stdio;
         let keyboard = if wanted {
             Keyboard::new().map_err(Error::Terminal)?
@@ -135,6 +139,7 @@ impl Plan {
         config.devices.push(Rng::new().into());
         Ok(Built {
             vm: Vm::new(config)?,
+            signals,
             grace: Duration::from_secs(self.machine.grace.into()),
             resizer,
             keyboard,
@@ -152,6 +157,7 @@ fn text(bytes: OsString) -> Result<String, Error> {
 /// A machine, and what it is run with.
 struct Built {
     vm: Vm,
+    signals: Signals,
     grace: Duration,
     resizer: Option<Resizer>,
     keyboard: Option<Keyboard>,
@@ -162,41 +168,35 @@ impl Built {
     /// Runs the machine: the terminal is the guest's, the signals are ours.
     fn run(mut self) -> Result<Status, Error> {
         let handle = self.vm.handle();
-        if let (Some(resizer), Some((columns, rows))) = (&self.resizer, term::window_size()) {
-            resizer.resize(columns, rows);
-        }
-        let control =
-            Control::start(handle.clone(), self.grace, self.resizer).map_err(Error::Signals)?;
-        // From here on a signal can't end this process behind its back, and links are removed.
+        let steering = Arc::new(Steering::new(handle.clone(), self.resizer));
+        steering.obey(Request::Resize);
+        let listener = Listener::start(self.signals, Arc::clone(&steering), self.grace)
+            .map_err(Error::Signals)?;
         for trace in &mut self.traces {
             if let Some(place) = trace.keep()? {
                 say::line(format_args!("hype: {place}"));
             }
         }
-        let requests = control.requests();
-        let on_command = move |command| {
-            // Nobody takes requests any more when the machine has ended: then there is nothing to do.
-            let _ = requests.send(Request::from(command));
-        };
+        let keys = Arc::clone(&steering);
         let typed = self
             .keyboard
-            .map(|keyboard| keyboard.start(on_command))
+            .map(|keyboard| keyboard.start(move |command| keys.obey(command.into())))
             .transpose()
             .map_err(Error::Terminal)?;
         let ended = self.vm.run();
         drop(typed);
-        let stopped = control.end();
+        drop(listener);
         let outcome = ended?;
         report::unstarted(&handle.report());
-        Ok(report::outcome(&outcome, stopped))
+        Ok(report::outcome(&outcome, steering.stopped()))
     }
 }
 
 impl Machine for Handle {
-    fn press_power_button(&self) {
-        if let Err(error) = self.power_button() {
-            log::warn!("{}", say::chain(&error));
-        }
+    fn press_power_button(&self) -> bool {
+        self.power_button()
+            .inspect_err(|error| log::warn!("{}", say::chain(error)))
+            .is_ok()
     }
 
     fn power_button_taken(&self) -> bool {

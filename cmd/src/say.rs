@@ -2,6 +2,9 @@
 
 use crate::term;
 use log::{LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::AsFd;
+use rustix::stdio;
 use std::error::Error;
 use std::fmt::Display;
 use std::io::Write;
@@ -33,6 +36,16 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Whether a line can be written without waiting, or fails at once.
+fn has_room(fd: impl AsFd) -> bool {
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
+    poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
+}
+
 struct Logger;
 
 impl Log for Logger {
@@ -40,8 +53,11 @@ impl Log for Logger {
         metadata.level() <= log::max_level()
     }
 
+    /// It may be a vCPU that says it, which must not wait for whoever reads standard error. But
+    /// who has asked for details wants all of them.
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
+        let patient = log::max_level() >= LevelFilter::Debug;
+        if self.enabled(record.metadata()) && (patient || has_room(stdio::stderr())) {
             line(format_args!(
                 "hype: {}: {}",
                 record.level().as_str().to_lowercase(),
@@ -55,12 +71,14 @@ impl Log for Logger {
 
 /// Sends the library's log here, as verbose as `HYPE_LOG` says.
 pub fn start_log() {
-    let level = std::env::var("HYPE_LOG")
-        .ok()
-        .and_then(|level| level.parse().ok());
     // The only other logger there could be is one that was set here before.
     let _ = log::set_logger(&Logger);
-    log::set_max_level(level.unwrap_or(LevelFilter::Warn));
+    log::set_max_level(LevelFilter::Warn);
+    match std::env::var("HYPE_LOG").map(|level| level.parse()) {
+        Ok(Ok(level)) => log::set_max_level(level),
+        Ok(Err(_)) => log::warn!("HYPE_LOG: known are off, error, warn, info, debug and trace"),
+        Err(_) => {}
+    }
 }
 
 /// A panic is a bug of ours: leave the terminal usable, and say so in words before the details.
@@ -80,6 +98,17 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("outer")]
     struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn a_full_pipe_has_no_room_and_one_that_nobody_reads_fails_at_once() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        assert!(has_room(&writer));
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        while writer.write(&[0; 4096]).is_ok() {}
+        assert!(!has_room(&writer));
+        drop(reader);
+        assert!(has_room(&writer));
+    }
 
     #[test]
     fn causes_follow_the_error() {

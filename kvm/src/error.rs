@@ -239,6 +239,9 @@ impl Error {
             Self::CreateVcpu { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => {
                 Some("each vCPU of a VM needs its own number")
             }
+            Self::Run { source } if source.raw_os_error() == Some(libc::EAGAIN) => Some(
+                "the host may not start a thread that KVM needs: raise the limit on processes (ulimit -u)",
+            ),
             _ => None,
         }
     }

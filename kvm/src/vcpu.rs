@@ -39,8 +39,14 @@ pub struct Vcpu {
     page: Arc<RunPage>,
     /// Of the last binding, to refuse a second one while it lives.
     kick: Option<Kick>,
+    /// How often in a row KVM has asked to be called again.
+    retries: u32,
     vm: Arc<Inner>,
 }
+
+/// A vCPU that waits for its start-up IPI is asked to come again a few times. KVM also answers so,
+/// for ever, where the host does not let it start a thread that it needs (`RLIMIT_NPROC`).
+const MAX_RETRIES: u32 = 1000;
 
 impl Vcpu {
     pub(crate) fn new(vm: Arc<Inner>, id: u32) -> Result<Self, Error> {
@@ -56,6 +62,7 @@ impl Vcpu {
             fd,
             page,
             kick: None,
+            retries: 0,
             vm,
         })
     }
@@ -81,14 +88,21 @@ impl Vcpu {
         // `vm` keeps mapped) and to the run page, of which no reference is alive: those that exits
         // lend borrow from `self`, which is borrowed exclusively here.
         if unsafe { ioctl(&self.fd, KVM_RUN()) } == 0 {
+            self.retries = 0;
             // SAFETY: the exit borrows `self` exclusively, so until it is gone, the vCPU can't run
             // and nothing else decodes its page.
             return unsafe { exit::decode(&self.page) };
         }
         let source = io::Error::last_os_error();
         match source.raw_os_error() {
+            Some(libc::EAGAIN) if self.retries >= MAX_RETRIES => Err(Error::Run { source }),
             // EAGAIN: a vCPU that waits for its start-up IPI was woken for something else.
-            Some(libc::EINTR | libc::EAGAIN) => {
+            Some(errno @ (libc::EINTR | libc::EAGAIN)) => {
+                self.retries = if errno == libc::EAGAIN {
+                    self.retries + 1
+                } else {
+                    0
+                };
                 // SeqCst, and a locked instruction: not to be moved past the reading of the request
                 // that follows, or a kick in between would be lost.
                 self.page.immediate_exit().swap(0, Ordering::SeqCst);

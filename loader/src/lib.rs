@@ -193,70 +193,105 @@ impl From<Registers> for Boot {
     }
 }
 
-/// Puts a payload into guest memory.
-///
-/// RAM is what `memory` has regions for, the first MiB included. It must be fresh, that is read as
-/// zero, except where `platform` says that the machine has written: what the payload leaves zero is
-/// not written. Files are checked before guest memory is touched; after an error guest memory may
-/// be partly written.
+/// A payload whose files are open and whose headers are sound: all that can be known about it
+/// without guest memory.
+#[derive(Debug)]
+pub struct Opened {
+    kernel: Kernel,
+    initrd: Option<ImageFile>,
+    cmdline: String,
+}
+
+/// Opens the files of a payload and reads the kernel's header: are they regular, is the header
+/// sound, does the command line fit it.
 ///
 /// # Errors
-/// Whatever is wrong with the files, the command line or the amount of memory. No file makes this
-/// function panic, hang, or write outside of the places that were found free for it.
+/// Everything that is wrong, all at once.
+pub fn open(payload: &Payload) -> Result<Opened, Vec<Error>> {
+    let kernel = Kernel::open(&payload.kernel);
+    let initrd = payload.initrd.as_ref().map(open_initrd).transpose();
+    let limit = kernel.as_ref().ok().map(Kernel::cmdline_limit);
+    let fits = cmdline::assemble(&payload.cmdline, "")
+        .and_then(|cmdline| limit.map_or(Ok(()), |limit| cmdline::check_length(&cmdline, limit)));
+    match (kernel, fits, initrd) {
+        (Ok(kernel), Ok(()), Ok(initrd)) => Ok(Opened {
+            kernel,
+            initrd,
+            cmdline: payload.cmdline.clone(),
+        }),
+        (kernel, fits, initrd) => Err([kernel.err(), fits.err(), initrd.err()]
+            .into_iter()
+            .flatten()
+            .collect()),
+    }
+}
+
+impl Opened {
+    /// Puts the payload into guest memory.
+    ///
+    /// RAM is what `memory` has regions for, the first MiB included. It must be fresh, that is read
+    /// as zero, except where `platform` says that the machine has written: what the payload leaves
+    /// zero is not written. After an error guest memory may be partly written.
+    ///
+    /// # Errors
+    /// Too little memory for the payload, too long a command line together with the machine's
+    /// part, or a file that changed since it was opened. No file makes this function panic, hang,
+    /// or write outside of the places that were found free for it.
+    pub fn load<M: GuestMemoryBackend>(
+        &self,
+        memory: &M,
+        platform: &Platform<'_>,
+    ) -> Result<Boot, Error> {
+        let kernel = &self.kernel;
+        let mut map = MemoryMap::new(memory, platform.reserved)?;
+        let cmdline = cmdline::assemble(&self.cmdline, platform.cmdline_extra)?;
+        cmdline::check_length(&cmdline, kernel.cmdline_limit())?;
+
+        let kernel_range = kernel.place(&mut map)?;
+        let place = |file: &ImageFile| place_initrd(file, kernel.initrd_limits(), &mut map);
+        let initrd_range = self.initrd.as_ref().map(place).transpose()?;
+
+        kernel.read_into(memory, &kernel_range)?;
+        if let (Some(file), Some(range)) = (&self.initrd, &initrd_range) {
+            let read = file.read_into(0, file.len, memory, range.start);
+            read.map_err(|error| file.error(error))?;
+        }
+        let line = [cmdline.as_bytes(), b"\0"].concat();
+        guest::write(memory, "the command line", COMMAND_LINE.start, &line)?;
+
+        let facts = Facts {
+            memory_map: map.entries(),
+            command_line: COMMAND_LINE.start,
+            initrd: initrd_range.clone(),
+            rsdp: platform.rsdp.map_or(0, |address| address.0),
+        };
+        let registers = kernel.registers(memory, &kernel_range, &facts)?;
+        Ok(Boot {
+            registers,
+            kernel: kernel_range,
+            initrd: initrd_range,
+            cmdline,
+            version: kernel.version(),
+        })
+    }
+}
+
+/// Opens a payload and puts it into guest memory: [`open`], then [`Opened::load`].
+///
+/// # Errors
+/// Theirs.
 pub fn load<M: GuestMemoryBackend>(
     payload: &Payload,
     memory: &M,
     platform: &Platform<'_>,
-) -> Result<Boot, Error> {
-    let mut map = MemoryMap::new(memory, platform.reserved)?;
-    let cmdline = cmdline::assemble(&payload.cmdline, platform.cmdline_extra)?;
-    let kernel = Kernel::open(&payload.kernel)?;
-    let initrd = payload.initrd.as_ref().map(open_initrd).transpose()?;
-    cmdline::check_length(&cmdline, kernel.cmdline_limit())?;
-
-    let kernel_range = kernel.place(&mut map)?;
-    let place = |file: &ImageFile| place_initrd(file, kernel.initrd_limits(), &mut map);
-    let initrd_range = initrd.as_ref().map(place).transpose()?;
-
-    kernel.read_into(memory, &kernel_range)?;
-    if let (Some(file), Some(range)) = (&initrd, &initrd_range) {
-        let read = file.read_into(0, file.len, memory, range.start);
-        read.map_err(|error| file.error(error))?;
-    }
-    let line = [cmdline.as_bytes(), b"\0"].concat();
-    guest::write(memory, "the command line", COMMAND_LINE.start, &line)?;
-
-    let facts = Facts {
-        memory_map: map.entries(),
-        command_line: COMMAND_LINE.start,
-        initrd: initrd_range.clone(),
-        rsdp: platform.rsdp.map_or(0, |address| address.0),
-    };
-    let registers = kernel.registers(memory, &kernel_range, &facts)?;
-    Ok(Boot {
-        registers,
-        kernel: kernel_range,
-        initrd: initrd_range,
-        cmdline,
-        version: kernel.version(),
-    })
+) -> Result<Boot, Vec<Error>> {
+    let opened = open(payload)?;
+    opened.load(memory, platform).map_err(|error| vec![error])
 }
 
-/// Everything that can be said about a payload without guest memory, all at once: can the files be
-/// opened, are they regular, is the kernel's header sound, does the command line fit it. Empty if
-/// all is well.
+/// Everything that [`open`] would find wrong with a payload. Empty if all is well.
 pub fn check(payload: &Payload) -> Vec<Error> {
-    let cmdline = cmdline::assemble(&payload.cmdline, "");
-    let mut errors = Vec::new();
-    match (Kernel::open(&payload.kernel), cmdline) {
-        (Ok(kernel), Ok(cmdline)) => {
-            errors.extend(cmdline::check_length(&cmdline, kernel.cmdline_limit()).err())
-        }
-        (kernel, cmdline) => errors.extend(kernel.err().into_iter().chain(cmdline.err())),
-    }
-    let initrd = payload.initrd.as_ref().map(open_initrd);
-    errors.extend(initrd.and_then(Result::err));
-    errors
+    open(payload).err().unwrap_or_default()
 }
 
 fn open_initrd(source: &Source) -> Result<ImageFile, Error> {

@@ -28,7 +28,13 @@ impl ConfigSpace {
 
     /// A space of which the driver may write the bytes in `writable`.
     pub fn with_writable(bytes: Vec<u8>, writable: Range<usize>) -> Self {
-        ConfigSpace { state: Mutex::new(State { bytes, generation: 0 }), writable }
+        ConfigSpace {
+            state: Mutex::new(State {
+                bytes,
+                generation: 0,
+            }),
+            writable,
+        }
     }
 
     /// The number of bytes.
@@ -50,7 +56,9 @@ impl ConfigSpace {
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         let state = self.lock();
-        let source = usize::try_from(offset).ok().and_then(|start| state.bytes.get(start..));
+        let source = usize::try_from(offset)
+            .ok()
+            .and_then(|start| state.bytes.get(start..));
         if let Some(source) = source {
             for (to, from) in data.iter_mut().zip(source) {
                 *to = *from;
@@ -61,11 +69,16 @@ impl ConfigSpace {
     /// Takes a write of the driver's, if it lies in the writable range as a whole. Tells whether
     /// it was taken; the rest is ignored, as 2.5.1 allows.
     pub fn write(&self, offset: u64, data: &[u8]) -> bool {
-        let Some(start) = usize::try_from(offset).ok().filter(|start| *start >= self.writable.start)
+        let Some(start) = usize::try_from(offset)
+            .ok()
+            .filter(|start| *start >= self.writable.start)
         else {
             return false;
         };
-        let Some(end) = start.checked_add(data.len()).filter(|end| *end <= self.writable.end) else {
+        let Some(end) = start
+            .checked_add(data.len())
+            .filter(|end| *end <= self.writable.end)
+        else {
             return false;
         };
         match self.lock().bytes.get_mut(start..end) {

@@ -38,6 +38,8 @@ pub trait BusDevice: Send + Sync {
     fn read(&self, offset: u64, data: &mut [u8]);
     /// Writes at `offset` in the device's range.
     fn write(&self, offset: u64, data: &[u8]) -> Action;
+    /// A vCPU is about to hold or to end: do now what was put off.
+    fn settle(&self) {}
 }
 
 /// A device that is put on the bus inside of a [`Mutex`].
@@ -133,6 +135,11 @@ impl Bus {
                 Ok(())
             }
         }
+    }
+
+    /// [Settles](BusDevice::settle) every device.
+    pub fn settle(&self) {
+        self.entries.iter().for_each(|entry| entry.device.settle());
     }
 
     /// One read of a vCPU's.

@@ -129,6 +129,12 @@ impl Config {
     /// Finds everything that is wrong with this configuration, as far as it can be told without
     /// building the machine. [`Vm::new`](crate::Vm::new) does it too.
     pub fn validate(&self) -> Result<(), Problems> {
+        self.examine().map(drop)
+    }
+
+    /// [`validate`](Self::validate), and the payload that it has opened on the way: None where
+    /// somebody else loads.
+    pub(crate) fn examine(&self) -> Result<Option<loader::Opened>, Problems> {
         let mut problems = Vec::new();
         if !(1..=MAX_CPUS).contains(&self.cpus) {
             problems.push(Problem::Cpus {
@@ -144,15 +150,17 @@ impl Config {
                 max: VIRTIO_MMIO_MAX,
             });
         }
+        let mut opened = None;
         match (&self.loader, &self.payload) {
             (None, None) => problems.push(Problem::NothingToBoot),
-            (None, Some(payload)) => {
-                problems.extend(loader::check(payload).into_iter().map(Problem::Payload));
-            }
+            (None, Some(payload)) => match loader::open(payload) {
+                Ok(payload) => opened = Some(payload),
+                Err(errors) => problems.extend(errors.into_iter().map(Problem::Payload)),
+            },
             (Some(_), _) => {}
         }
         if problems.is_empty() {
-            Ok(())
+            Ok(opened)
         } else {
             Err(Problems(problems))
         }

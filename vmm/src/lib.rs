@@ -79,3 +79,8 @@ pub use state::State;
 pub use vm::Vm;
 /// The layers below, so that an embedder needs one dependency only.
 pub use {kvm, loader, virtio, vm_memory};
+
+/// The README's code, compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

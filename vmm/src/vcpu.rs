@@ -151,10 +151,13 @@ pub(crate) fn run(
     loop {
         match next {
             Next::Enter => {}
-            Next::Ask => match seat.turn() {
-                Turn::Run => {}
-                Turn::End => return Ok(None),
-            },
+            Next::Ask => {
+                board.pio.settle();
+                match seat.turn() {
+                    Turn::Run => {}
+                    Turn::End => return Ok(None),
+                }
+            }
             Next::End(outcome) => return Ok(Some(outcome)),
             Next::Fail(failure) => {
                 let at = CrashReport {

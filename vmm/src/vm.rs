@@ -1,13 +1,13 @@
 //! The machine: built from a [`Config`] step by step, run once.
 
-use crate::arch::{boot, cpuid, lapic, layout, msr};
+use crate::arch::{boot, cpuid, layout, msr};
 use crate::boot::{DeviceWindow, Guest};
 use crate::bus::BusDevice;
 use crate::config::{Config, KvmSource, Problem, SerialPort, VirtioDevice};
 use crate::control::{ActiveDevice, Control, Devices, PowerButton};
 use crate::handle::Handle;
 use crate::legacy::pm::Pm;
-use crate::legacy::serial::Serial;
+use crate::legacy::serial::{Coalesced, Gather, Serial};
 use crate::outcome::CrashReport;
 use crate::state::Step;
 use crate::vcpu::{self, Board, Cpu};
@@ -39,7 +39,7 @@ impl Vm {
     /// Builds the machine and loads the guest. No vCPU runs yet, and no thread but those of the
     /// serial port exists.
     pub fn new(mut config: Config) -> Result<Vm, Error> {
-        config.validate()?;
+        let opened = config.examine()?;
         let cmdline = config
             .payload
             .as_ref()
@@ -59,7 +59,7 @@ impl Vm {
         let devices = plug_in_devices(devices, &kvm, &mut board, &control)?;
         let serial = config.serial.take();
         let serial = serial
-            .map(|port| plug_in_serial(port, &kvm, &mut board))
+            .map(|port| plug_in_serial(port, &kvm, &cpus, &mut board))
             .transpose()?;
         let pm = plug_in_legacy(&kvm, &mut board)?;
 
@@ -70,7 +70,13 @@ impl Vm {
         let tables = with_acpi
             .then(|| write_acpi(&memory, config.cpus, windows.len(), serial.is_some()))
             .transpose()?;
-        let boot = load(&mut config, &memory, &windows, tables.as_ref())?;
+        let boot = load(
+            &mut config,
+            opened.as_ref(),
+            &memory,
+            &windows,
+            tables.as_ref(),
+        )?;
         if let Some(first) = cpus.first() {
             set_registers(first, &boot).map_err(failed("setting the first vCPU's registers"))?;
         }
@@ -209,6 +215,7 @@ fn create_vcpus(vm: &kvm::Vm, supported: &CpuId, cpus: u32) -> Result<Vec<kvm::V
             let topology = cpuid::Topology {
                 cpus,
                 tsc_khz: cpu.tsc_khz().ok(),
+                // KVM emulates the mode wherever the local APIC is in the kernel, as it is here.
                 tsc_deadline: true,
             };
             let cpuid = cpuid::setup(supported, &topology, id).map_err(misfit("the CPUID"))?;
@@ -216,12 +223,6 @@ fn create_vcpus(vm: &kvm::Vm, supported: &CpuId, cpus: u32) -> Result<Vec<kvm::V
                 .map_err(failed("setting a vCPU's CPUID"))?;
             cpu.set_msrs(msr::BOOT)
                 .map_err(failed("setting a vCPU's MSRs"))?;
-            let mut apic = cpu
-                .get_lapic()
-                .map_err(failed("reading a vCPU's local APIC"))?;
-            lapic::wire(&mut apic);
-            cpu.set_lapic(&apic)
-                .map_err(failed("wiring a vCPU's local APIC"))?;
             Ok(cpu)
         })
         .collect()
@@ -250,17 +251,27 @@ fn plug_in_devices(
         .collect()
 }
 
-fn plug_in_serial(port: SerialPort, vm: &kvm::Vm, board: &mut Board) -> Result<Serial, Error> {
+fn plug_in_serial(
+    port: SerialPort,
+    vm: &kvm::Vm,
+    cpus: &[kvm::Vcpu],
+    board: &mut Board,
+) -> Result<Serial, Error> {
     let irq = vm
         .irqfd(layout::SERIAL_GSI)
         .map_err(failed("binding the serial interrupt"))?;
-    let serial =
-        Serial::start(move || irq.trigger(), port.input, port.output).map_err(|source| {
-            Error::Host {
-                what: "the serial port",
-                source,
-            }
-        })?;
+    // An older KVM gathers nothing.
+    let gather = cpus
+        .first()
+        .and_then(kvm::Vcpu::coalesced_ring)
+        .map(|ring| Coalesced::new(vm.clone(), ring, layout::SERIAL_DATA_PORT))
+        .map(|gather| Arc::new(gather) as Arc<dyn Gather>);
+    let serial = Serial::start(move || irq.trigger(), port.input, port.output, gather).map_err(
+        |source| Error::Host {
+            what: "the serial port",
+            source,
+        },
+    )?;
     board
         .pio
         .insert(layout::SERIAL_PORTS, serial.device())
@@ -296,6 +307,7 @@ fn write_acpi(
 
 fn load(
     config: &mut Config,
+    opened: Option<&loader::Opened>,
     memory: &GuestMemory,
     devices: &[DeviceWindow],
     tables: Option<&acpi::Tables>,
@@ -319,8 +331,8 @@ fn load(
         cmdline_extra: &parameters.join(" "),
     };
     let payload = config.payload.as_ref();
-    match (&mut config.loader, payload) {
-        (Some(loader), payload) => loader
+    match (&mut config.loader, opened) {
+        (Some(loader), _) => loader
             .load(&Guest {
                 memory,
                 platform: &platform,
@@ -328,17 +340,16 @@ fn load(
                 devices,
             })
             .map_err(Error::Load),
-        (None, Some(payload)) => {
-            loader::load(payload, memory, &platform).map_err(|error| Error::Load(error.into()))
-        }
+        (None, Some(opened)) => opened
+            .load(memory, &platform)
+            .map_err(|error| Error::Load(error.into())),
         (None, None) => Err(Problem::NothingToBoot.into()),
     }
 }
 
 fn set_registers(cpu: &kvm::Vcpu, boot: &Boot) -> Result<(), kvm::Error> {
     cpu.set_sregs(&boot::sregs(&boot.registers, cpu.get_sregs()?))?;
-    cpu.set_regs(&boot::regs(&boot.registers))?;
-    cpu.set_fpu(&boot::fpu())
+    cpu.set_regs(&boot::regs(&boot.registers))
 }
 
 fn failed(doing: &'static str) -> impl Fn(kvm::Error) -> Error {

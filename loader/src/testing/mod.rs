@@ -37,7 +37,8 @@ pub(crate) fn sparse(length: u64) -> Source {
 }
 
 pub(crate) fn load(payload: &Payload, memory: &GuestMemoryMmap) -> Result<Boot, Error> {
-    crate::load(payload, memory, &Platform::default())
+    let loaded = crate::load(payload, memory, &Platform::default());
+    loaded.map_err(|mut errors| errors.remove(0))
 }
 
 /// Loads a kernel alone into 64 MiB.

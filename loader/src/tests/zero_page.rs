@@ -156,9 +156,9 @@ fn the_machines_arguments_count() {
     let error = crate::load(&payload, &ram(&[0..64 * MIB]), &platform).unwrap_err();
 
     assert!(
-        chain(&error).contains("length: 2048 bytes"),
+        chain(&error[0]).contains("length: 2048 bytes"),
         "{}",
-        chain(&error)
+        chain(&error[0])
     );
 }
 

@@ -14,8 +14,19 @@
 //! sender up. The thread waits for the FIFO to be *empty*: waking it for each byte that the guest
 //! takes would cost a system call a byte.
 //!
+//! A guest that looks at the port by itself while it prints has its bytes gathered by the kernel,
+//! see [`gather`].
+//!
 //! Baud rate, parity and the modem lines are remembered and mean nothing. There is one port.
 
+mod gather;
+mod habit;
+mod registers;
+
+pub use gather::{Coalesced, Gather};
+
+use self::habit::Habit;
+use self::registers::{DATA, REGISTERS};
 use super::{read_each, write_each};
 use crate::bus::{Action, BusDevice};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -24,17 +35,16 @@ use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use virtio::stream::{Input, Output};
 use vm_superio::Trigger;
 use vm_superio::serial::NoEvents;
 
-const REGISTERS: u64 = 8;
 /// Read from the host in one go: as much as the receive FIFO holds.
 const CHUNK: usize = 64;
 
-/// The port, and the thread that feeds it. Dropping it ends the thread.
+/// The port, and its threads. Dropping it ends them.
 pub struct Serial {
     port: Arc<Port>,
     feeder: Option<JoinHandle<()>>,
@@ -42,23 +52,30 @@ pub struct Serial {
 
 impl Serial {
     /// A port that raises its line with `interrupt`. Without an output, what the guest sends is
-    /// lost, as with nothing plugged in.
+    /// lost, as with nothing plugged in. `gather` is asked for help when the guest prints.
     pub fn start(
         interrupt: impl Fn() + Send + 'static,
         input: Option<Input>,
         output: Option<Output>,
+        gather: Option<Arc<dyn Gather>>,
     ) -> io::Result<Self> {
         let uart = Uart::new(Line(Box::new(interrupt)), Wire(output));
         let port = Arc::new(Port {
             fifo_size: uart.fifo_capacity(),
-            uart: Mutex::new(uart),
+            model: Mutex::new(Model {
+                uart,
+                habit: Habit::default(),
+                gatherer: None,
+            }),
+            gather,
+            trust_changed: Condvar::new(),
             waiting: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
         let feeder = input.map(|input| {
             let port = Arc::clone(&port);
-            std::thread::Builder::new()
+            thread::Builder::new()
                 .name("serial".to_owned())
                 .spawn(move || port.feed(&input))
         });
@@ -70,7 +87,7 @@ impl Serial {
 
     /// The registers, for the bus.
     pub fn device(&self) -> Arc<dyn BusDevice> {
-        Arc::clone(&self.port) as _
+        Arc::new(Window(Arc::clone(&self.port)))
     }
 }
 
@@ -78,8 +95,13 @@ impl Drop for Serial {
     fn drop(&mut self) {
         self.port.ending.store(true, Ordering::SeqCst);
         self.port.wake();
-        if let Some(Err(_)) = self.feeder.take().map(JoinHandle::join) {
-            log::warn!("the thread that reads the serial port's input panicked");
+        // With the lock, or the gatherer might miss it between its look at `ending` and its wait.
+        let gatherer = self.port.lock().gatherer.take();
+        self.port.trust_changed.notify_all();
+        for thread in [self.feeder.take(), gatherer].into_iter().flatten() {
+            if thread.join().is_err() {
+                log::warn!("a thread of the serial port panicked");
+            }
         }
     }
 }
@@ -123,8 +145,34 @@ impl Write for Wire {
     }
 }
 
+/// What the guest accesses.
+struct Model {
+    uart: Uart,
+    habit: Habit,
+    /// Exists since the guest was trusted for the first time.
+    gatherer: Option<JoinHandle<()>>,
+}
+
+impl Model {
+    fn read(&mut self, register: u8) -> u8 {
+        self.habit.read(register);
+        self.uart.read(register)
+    }
+
+    fn write(&mut self, register: u8, value: u8) {
+        self.habit.write(register, value);
+        if let Err(error) = self.uart.write(register, value) {
+            log::debug!("serial port: {error}");
+        }
+    }
+}
+
 struct Port {
-    uart: Mutex<Uart>,
+    /// Held while gathered bytes are taken out, so that nothing overtakes them.
+    model: Mutex<Model>,
+    gather: Option<Arc<dyn Gather>>,
+    /// The guest is trusted, or no longer; or the port is to end.
+    trust_changed: Condvar,
     fifo_size: usize,
     /// The feeder waits for an empty FIFO.
     waiting: AtomicBool,
@@ -134,36 +182,77 @@ struct Port {
     wake: OwnedFd,
 }
 
-impl BusDevice for Port {
+/// The port as the bus sees it.
+struct Window(Arc<Port>);
+
+impl BusDevice for Window {
     fn read(&self, offset: u64, data: &mut [u8]) {
-        let mut uart = self.lock();
-        read_each(offset, data, |register| match u8::try_from(register) {
-            Ok(number) if register < REGISTERS => uart.read(number),
-            _ => 0xff,
+        self.access(|model| {
+            read_each(offset, data, |register| match u8::try_from(register) {
+                Ok(number) if register < REGISTERS => model.read(number),
+                _ => 0xff,
+            });
         });
-        self.after_access(&uart);
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Action {
-        let mut uart = self.lock();
-        let action = write_each(offset, data, |register, value| {
-            if let Ok(number) = u8::try_from(register)
-                && register < REGISTERS
-                && let Err(error) = uart.write(number, value)
-            {
-                log::debug!("serial port: {error}");
+        self.access(|model| {
+            write_each(offset, data, |register, value| {
+                match u8::try_from(register) {
+                    Ok(number) if register < REGISTERS => model.write(number, value),
+                    _ => {}
+                }
+                Action::None
+            })
+        })
+    }
+
+    fn settle(&self) {
+        self.access(|_| ());
+    }
+}
+
+impl Window {
+    /// An access of a vCPU's, after what it and the others had sent before.
+    fn access<T>(&self, access: impl FnOnce(&mut Model) -> T) -> T {
+        let port = &self.0;
+        let mut model = port.lock();
+        let trusted = model.habit.is_trusted();
+        port.take_gathered(&mut model);
+        let result = access(&mut model);
+        port.wake_feeder(&model.uart);
+        if model.habit.is_trusted() != trusted {
+            self.trust_changed(&mut model);
+        }
+        result
+    }
+
+    /// Tells the gatherer, which is started when it is needed for the first time.
+    fn trust_changed(&self, model: &mut Model) {
+        let port = &self.0;
+        port.trust_changed.notify_all();
+        let Some(gather) = &port.gather else { return };
+        if model.gatherer.is_some() || port.ending.load(Ordering::SeqCst) {
+            return;
+        }
+        let (gather, port) = (Arc::clone(gather), Arc::clone(port));
+        let gatherer = thread::Builder::new()
+            .name("serial-gather".to_owned())
+            .spawn(move || port.gather(&*gather));
+        match gatherer {
+            Ok(thread) => model.gatherer = Some(thread),
+            Err(error) => {
+                log::warn!("each byte sent by the serial port is an exit: {error}");
+                model.habit.give_up();
             }
-            Action::None
-        });
-        self.after_access(&uart);
-        action
+        }
     }
 }
 
 impl Port {
     // The registers are valid whatever panicked while they were locked.
-    fn lock(&self) -> MutexGuard<'_, Uart> {
-        self.uart.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self) {
@@ -171,9 +260,16 @@ impl Port {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
+    /// Sends what the kernel has gathered.
+    fn take_gathered(&self, model: &mut Model) {
+        if let Some(gather) = &self.gather {
+            gather.drain(&mut |byte| model.write(DATA, byte));
+        }
+    }
+
     /// Wakes the feeder if it waits for what the guest has just done. The lock is held here and
     /// where `waiting` is set, so neither can miss the other.
-    fn after_access(&self, uart: &Uart) {
+    fn wake_feeder(&self, uart: &Uart) {
         if self.waiting.load(Ordering::Relaxed) && uart.fifo_capacity() == self.fifo_size {
             self.waiting.store(false, Ordering::Relaxed);
             self.wake();
@@ -203,14 +299,15 @@ impl Port {
     /// if the port is to end.
     fn deliver(&self, mut data: &[u8]) -> bool {
         loop {
-            let mut uart = self.lock();
+            let mut model = self.lock();
+            let uart = &mut model.uart;
             // In loopback the line is cut: nothing is taken until it is over. A full FIFO is an
             // error here, and takes nothing either.
             let taken = uart.enqueue_raw_bytes(data).unwrap_or(0);
             data = data.get(taken..).unwrap_or_default();
             let done = data.is_empty() && uart.fifo_capacity() == self.fifo_size;
             self.waiting.store(!done, Ordering::Relaxed);
-            drop(uart);
+            drop(model);
             if done {
                 return true;
             }

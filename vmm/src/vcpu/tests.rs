@@ -117,6 +117,7 @@ impl Cpu for Script {
 struct Probe {
     reads: Mutex<u8>,
     writes: Mutex<Vec<(u64, Vec<u8>)>>,
+    settled: Mutex<usize>,
 }
 
 impl BusDevice for Probe {
@@ -134,6 +135,10 @@ impl BusDevice for Probe {
             [3] => Action::Panicked,
             _ => Action::None,
         }
+    }
+
+    fn settle(&self) {
+        *self.settled.lock().unwrap() += 1;
     }
 }
 
@@ -194,6 +199,18 @@ fn string_port_input_reads_each_item_by_itself() {
 
     assert_eq!(outcome, Some(Outcome::Shutdown));
     assert_eq!(script.answers, [[1, 1, 2, 2, 3, 3]]);
+}
+
+#[test]
+fn devices_settle_before_each_time_that_the_vcpu_may_have_to_hold() {
+    let bench = Bench::new();
+    let interrupted = || Scripted::Plain(|| Exit::Interrupted);
+    let mut script = Script::new([interrupted(), interrupted(), power_off()]);
+
+    bench.run(&mut script).unwrap();
+
+    // At first, and after each interruption.
+    assert_eq!(*bench.probe.settled.lock().unwrap(), 3);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::support::{Port, read_to_string};
+use rustix::fs::{Mode, OFlags};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io::{Read, Write, stdin, stdout};
 use std::time::{Duration, Instant};
@@ -86,6 +87,91 @@ guest_test! {
     host: |host| {
         host.expect("ready");
         host.resizer.as_ref().unwrap().resize(123, 45);
+    },
+    ends: Outcome::Shutdown,
+}
+
+/// The kernel's log, as the console has to show it.
+fn kernel_log() -> Vec<String> {
+    let options = OFlags::RDONLY | OFlags::NONBLOCK;
+    let log = rustix::fs::open("/dev/kmsg", options, Mode::empty()).unwrap();
+    let mut record = vec![0; 8192];
+    let mut lines = Vec::new();
+    // A read gives one record; none is left when it would block.
+    while let Ok(size) = rustix::io::read(&log, &mut record) {
+        let text = String::from_utf8_lossy(&record[..size]);
+        let (prefix, text) = text.split_once(';').unwrap();
+        let prefix: Vec<u64> = prefix
+            .split(',')
+            .filter_map(|part| part.parse().ok())
+            .collect();
+        // Debug messages (7) are not for the console.
+        if let [priority, _, micros, ..] = prefix[..]
+            && priority & 7 < 7
+        {
+            let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+            let text = text.lines().next().unwrap().replace("\\x09", "\t");
+            lines.push(format!("[{seconds:5}.{micros:06}] {text}"));
+        }
+    }
+    lines
+}
+
+/// What nobody but the kernel has printed.
+fn messages_before_init<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    lines
+        .take_while(|line| !line.ends_with("Run /init as init process"))
+        .collect()
+}
+
+/// Exits per hundred bytes: one for each to see that it may be sent, and some four a message to
+/// save and restore the interrupts.
+const EXITS_PER_HUNDRED: usize = 115;
+/// The same when a program prints on the port: some three for each FIFO of 16 bytes, and a few for
+/// each line.
+const EXITS_PER_HUNDRED_OF_A_TERMINAL: usize = 50;
+/// The exits of a quiet boot.
+const QUIET: u64 = 200;
+
+guest_test! {
+    a_verbose_serial_boot_makes_an_exit_per_byte_a_write_per_line_and_loses_nothing,
+    config: |plan| {
+        plan.port = Port::TtyS0;
+        plan.cmdline = "reboot=t panic=-1".into();
+    },
+    guest: || {
+        // From here on no message gets in between of what this prints.
+        std::fs::write("/proc/sys/kernel/printk", "1").unwrap();
+        println!("booted");
+        kernel_log().iter().for_each(|line| println!("log {line}"));
+        println!("end of log");
+    },
+    host: |host| {
+        host.expect("booted");
+        let exits = host.handle.report().total_exits();
+        let text = host.shown();
+        let boot = &text[..text.find("booted").unwrap()];
+        let (lines, writes) = (boot.lines().count(), host.writes());
+        eprintln!("{} bytes, {lines} lines, {writes} writes: {exits}", boot.len());
+        // One for a line; a host that is held up sees pauses as well.
+        assert!(writes <= 2 * lines, "{writes} writes of {lines} lines");
+        let budget = (boot.len() * EXITS_PER_HUNDRED / 100) as u64 + QUIET;
+        assert!(exits.guest() <= budget, "{} bytes, {exits}", boot.len());
+
+        host.expect("end of log");
+        let text = host.shown();
+        let log = &text[text.find("booted").unwrap()..];
+        let before = exits;
+        let exits = host.handle.report().total_exits();
+        eprintln!("{} bytes: {exits}", log.len());
+        let left = exits.guest() - before.guest();
+        let budget = (log.len() * EXITS_PER_HUNDRED_OF_A_TERMINAL / 100) as u64 + QUIET;
+        assert!(left <= budget, "{} bytes, {left} exits", log.len());
+
+        let logged = text.lines().filter_map(|line| line.strip_prefix("log "));
+        let printed = messages_before_init(boot.lines());
+        assert!(printed.len() > 50, "{printed:#?}");
+        assert_eq!(printed, messages_before_init(logged));
     },
     ends: Outcome::Shutdown,
 }

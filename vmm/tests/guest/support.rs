@@ -6,6 +6,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -198,6 +199,8 @@ impl Drop for Watchdog {
 #[derive(Default)]
 struct Screen {
     bytes: Mutex<Vec<u8>>,
+    /// Calls that brought them.
+    writes: AtomicUsize,
     changed: Condvar,
 }
 
@@ -212,6 +215,7 @@ struct Writer(Arc<Screen>);
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.bytes.lock().unwrap().extend_from_slice(bytes);
+        self.0.writes.fetch_add(1, Ordering::SeqCst);
         self.0.changed.notify_all();
         Ok(bytes.len())
     }
@@ -244,6 +248,16 @@ impl Host {
             let poll = left.min(Duration::from_millis(200));
             shown = self.screen.changed.wait_timeout(shown, poll).unwrap().0;
         }
+    }
+
+    /// Everything that the guest has printed so far.
+    pub fn shown(&self) -> String {
+        self.screen.text()
+    }
+
+    /// How many calls have brought that.
+    pub fn writes(&self) -> usize {
+        self.screen.writes.load(Ordering::SeqCst)
     }
 
     /// Types on the guest's console.

@@ -114,6 +114,43 @@ kvm_test!(ten_thousand_pauses_lose_no_kick, {
     );
 });
 
+kvm_test!(a_stop_at_any_moment_of_the_start_ends_the_machine, {
+    for moment in 0..100 {
+        let outcome = beside(config(Code::new().chatter()), |handle| {
+            let asked = Instant::now();
+            while asked.elapsed() < Duration::from_micros(10 * moment) {
+                std::hint::spin_loop();
+            }
+            handle.stop();
+        });
+        assert_eq!(outcome, Outcome::Stopped);
+    }
+});
+
+kvm_test!(pauses_resumes_and_a_stop_from_many_threads_all_return, {
+    let outcome = beside(
+        Config {
+            cpus: 2,
+            ..config(Code::new().chatter())
+        },
+        |handle| {
+            handle.wait_for(State::Running);
+            thread::scope(|scope| {
+                let pauser = || (0..200).for_each(|_| drop(handle.pause()));
+                let resumer = || (0..200).for_each(|_| drop(handle.resume()));
+                let first = scope.spawn(pauser);
+                scope.spawn(pauser);
+                scope.spawn(resumer);
+                scope.spawn(resumer);
+                first.join().unwrap();
+                handle.stop();
+            });
+        },
+    );
+
+    assert_eq!(outcome, Outcome::Stopped);
+});
+
 kvm_test!(a_paused_machine_can_be_stopped, {
     let outcome = beside(config(Code::new().spin()), |handle| {
         handle.wait_for(State::Running);

@@ -3,13 +3,8 @@
 //! The loader knows nothing of KVM, and the values are already what the processor takes; this
 //! only renames. What the loader leaves out (interrupt bitmap, APIC base, ...) stays as KVM has it.
 
-use kvm_bindings::{kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 use loader::{Registers, Segment, Table};
-
-/// Precision 64 bits, round to nearest, all exceptions masked: the state after `FNINIT`.
-const FCW_DEFAULT: u16 = 0x37f;
-/// All SSE exceptions masked: the value at reset.
-const MXCSR_DEFAULT: u32 = 0x1f80;
 
 /// The general registers. Those that the loader does not name are 0.
 pub fn regs(from: &Registers) -> kvm_regs {
@@ -42,15 +37,6 @@ pub fn sregs(from: &Registers, current: kvm_sregs) -> kvm_sregs {
         tr: segment(&from.tr),
         ldt: segment(&from.ldt),
         ..current
-    }
-}
-
-/// The floating-point state that a kernel expects.
-pub fn fpu() -> kvm_fpu {
-    kvm_fpu {
-        fcw: FCW_DEFAULT,
-        mxcsr: MXCSR_DEFAULT,
-        ..kvm_fpu::default()
     }
 }
 

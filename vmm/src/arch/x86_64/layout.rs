@@ -37,6 +37,8 @@ pub const LOCAL_APIC_BASE: u32 = 0xfee0_0000;
 
 /// COM1, where `ttyS0` is without any description.
 pub const SERIAL_PORTS: Range<u64> = 0x3f8..0x400;
+/// The first of them, where bytes are sent.
+pub const SERIAL_DATA_PORT: u16 = 0x3f8;
 /// COM1's line on a PC, which kernels without ACPI know.
 pub const SERIAL_GSI: u32 = 4;
 

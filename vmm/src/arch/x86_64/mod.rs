@@ -2,6 +2,5 @@
 
 pub mod boot;
 pub mod cpuid;
-pub mod lapic;
 pub mod layout;
 pub mod msr;

@@ -26,7 +26,7 @@ impl Bench {
         let interrupt = move || {
             counter.fetch_add(1, Ordering::SeqCst);
         };
-        let serial = Serial::start(interrupt, input, output).unwrap();
+        let serial = Serial::start(interrupt, input, output, None).unwrap();
         let device = serial.device();
         Bench {
             serial,

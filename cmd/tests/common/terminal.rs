@@ -134,9 +134,8 @@ impl Terminal {
 
     /// The command's exit status, once it has ended.
     pub fn wait(&mut self) -> u32 {
-        let text = self.text();
         self.wait_for(PATIENCE)
-            .unwrap_or_else(|| panic!("still running after {PATIENCE:?}:\n{text}"))
+            .unwrap_or_else(|| panic!("still running after {PATIENCE:?}:\n{}", self.text()))
     }
 
     /// The same, or None when it still runs after `limit`.
@@ -150,6 +149,13 @@ impl Terminal {
             thread::sleep(Duration::from_millis(20));
         }
         None
+    }
+
+    /// What the process does, as a letter of /proc: R running, S sleeping, T stopped, ...
+    pub fn state(&self) -> Option<char> {
+        let pid = self.child.process_id()?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
     }
 
     /// Everything printed so far.
