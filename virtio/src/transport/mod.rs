@@ -24,8 +24,10 @@
 //! Not here: resetting single queues (`VIRTIO_F_RING_RESET` isn't offered), and taking a queue
 //! out of service while the device is active, which needs that feature.
 
+mod front;
 pub mod mmio;
 mod negotiation;
+pub mod pci;
 pub mod status;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,380 @@
+//! The PCI transport (virtio 1.2, 4.1), without its legacy: register decode and nothing else.
+//!
+//! A function is two address spaces. The machine passes accesses to its configuration space, and
+//! asks after each write where BAR 0 answers then ([`Pci::decoded`]); accesses to BAR 0 come
+//! with their offset in it. What registers mean is in [`Core`](super::Core), as for MMIO.
+//!
+//! ```text
+//!  BAR 0, a page (or pages) each, so that a hypervisor can map or trap them by themselves
+//!   0x0000  common configuration      status, features, queue set-up     common.rs
+//!   0x1000  ISR status                why the device interrupts; read clears
+//!   0x2000  device configuration      the device's own
+//!   0x3000  notification              4 bytes for each queue: doorbells
+//!   0x4000  MSI-X pending bits                                           msix.rs
+//!   0x8000  MSI-X table               up to 2048 vectors
+//! ```
+//!
+//! Interrupts are MSI-X and nothing else: INTx is not offered, and a driver that uses no MSI-X
+//! can poll the ISR status. Messages leave through the [`Msi`] trait.
+//!
+//! A driver can reach BAR 0 through the configuration space as well, before it is mapped: that is
+//! the window of 4.1.4.9.
+//!
+//! Not here: power states and function level reset (a device is reset by its status), and PCI
+//! Express; each is a capability that drivers do without. Whether the function may be a bus
+//! master is kept and read back, but stops nothing.
+
+pub mod common;
+mod config;
+mod msix;
+#[cfg(test)]
+mod tests;
+
+pub use msix::{Message, Msi};
+
+use super::front::Front;
+use super::{Doorbell, Environment};
+use crate::device::Kind;
+use crate::worker::Mode;
+use crate::{Device, Error};
+use config::{Config, Identity};
+use msix::{MAX_VECTORS, Table, Vectors};
+use std::io;
+use std::sync::Arc;
+
+/// The vendor of all virtio devices.
+const VENDOR: u16 = 0x1af4;
+/// Device types count from here (4.1.2).
+const FIRST_DEVICE: u16 = 0x1040;
+/// 1 or higher: not transitional.
+const REVISION: u8 = 1;
+
+/// Vendor-specific capability: the kind of all virtio structures.
+const VENDOR_SPECIFIC: u8 = 0x09;
+const MSIX: u8 = 0x11;
+/// Message control: MSI-X is used.
+const MSIX_ENABLE: u16 = 1 << 15;
+/// Message control: all vectors are masked.
+const MSIX_MASK: u16 = 1 << 14;
+
+/// What a virtio structure is for (4.1.4).
+mod structure {
+    pub const COMMON: u8 = 1;
+    pub const NOTIFY: u8 = 2;
+    pub const ISR: u8 = 3;
+    pub const DEVICE: u8 = 4;
+    pub const WINDOW: u8 = 5;
+}
+
+const PAGE: u64 = 0x1000;
+/// Where the regions of BAR 0 start.
+const COMMON: u64 = 0;
+const ISR: u64 = PAGE;
+const DEVICE: u64 = 2 * PAGE;
+const NOTIFY: u64 = 3 * PAGE;
+const PENDING: u64 = 4 * PAGE;
+const TABLE: u64 = 8 * PAGE;
+/// From one queue's doorbell to the next one's.
+const NOTIFY_STEP: u32 = 4;
+
+/// A device behind a PCI function.
+pub struct Pci {
+    front: Front,
+    config: Config,
+    vectors: Arc<Vectors>,
+    table: Table,
+    /// Where the MSI-X capability is.
+    msix: usize,
+    /// Where the capability with the window to BAR 0 is.
+    window: usize,
+}
+
+impl Pci {
+    /// The size of BAR 0.
+    pub const BAR_SIZE: u64 = 2 * TABLE;
+
+    /// Puts a device behind a function. It interrupts through `msi`, not through the
+    /// environment's interrupt.
+    pub fn new(
+        device: Box<dyn Device>,
+        environment: Environment,
+        msi: Arc<dyn Msi>,
+    ) -> Result<Self, Error> {
+        Self::with_mode(device, environment, msi, Mode::Thread)
+    }
+
+    /// The same, with a choice of where the device runs.
+    pub fn with_mode(
+        device: Box<dyn Device>,
+        environment: Environment,
+        msi: Arc<dyn Msi>,
+        mode: Mode,
+    ) -> Result<Self, Error> {
+        let spec = device.spec();
+        let refused = |rule| Error::Host {
+            what: format!("putting {} on PCI", spec.name),
+            source: io::Error::new(io::ErrorKind::InvalidInput, rule),
+        };
+        let layout = Layout::of(spec.queues.len(), spec.config.len(), msi.vectors());
+        let layout = layout.map_err(refused)?;
+        let mut config = Config::new(&identity(spec.kind), Self::BAR_SIZE);
+        let (msix, window) = layout
+            .describe(&mut config)
+            .ok_or_else(|| refused("the capabilities do not fit"))?;
+        let vectors = Arc::new(Vectors::new(msi, spec.queues.len()));
+        let environment = Environment {
+            irq: Arc::clone(&vectors) as _,
+            ..environment
+        };
+        Ok(Pci {
+            front: Front::new(device, environment, mode)?,
+            config,
+            table: Table::new(Arc::clone(&vectors)),
+            vectors,
+            msix,
+            window,
+        })
+    }
+
+    /// An access to the configuration space. What is not there reads as 0.
+    pub fn config_read(&mut self, offset: u16, data: &mut [u8]) {
+        if self.hits_window(offset, data.len()) {
+            let bytes = self.look_through_window();
+            self.config.fix(self.window + WINDOW_DATA, &bytes);
+        }
+        self.config.read(offset.into(), data);
+    }
+
+    /// An access to the configuration space. What is not writable stays as it is.
+    pub fn config_write(&mut self, offset: u16, data: &[u8]) {
+        self.config.write(offset.into(), data);
+        let control = u16::from_le_bytes(self.config.get(self.msix + 2));
+        self.table
+            .control(control & MSIX_ENABLE != 0, control & MSIX_MASK != 0);
+        if self.hits_window(offset, data.len()) {
+            self.reach_through_window();
+        }
+    }
+
+    /// Writes an address to BAR 0, as firmware would.
+    pub fn place(&mut self, address: u64) {
+        self.config
+            .write(config::header::BAR0, &address.to_le_bytes());
+    }
+
+    /// Where BAR 0 answers, if it does. The driver decides on it: the address may be anything.
+    pub fn decoded(&self) -> Option<u64> {
+        self.config.decoded(Self::BAR_SIZE)
+    }
+
+    /// An access to `offset` in BAR 0. What is not there reads as 0.
+    pub fn read(&mut self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        match offset {
+            COMMON..ISR => common::read(&self.front, &self.vectors, offset, data),
+            ISR => {
+                if let [data] = data {
+                    *data = self.front.acknowledge(u32::MAX) as u8;
+                }
+            }
+            DEVICE..NOTIFY => self.front.core.read_config(offset - DEVICE, data),
+            PENDING..TABLE => self.table.read_pending(offset - PENDING, data),
+            TABLE.. => self.table.read(offset - TABLE, data),
+            _ => {}
+        }
+    }
+
+    /// An access to `offset` in BAR 0. What is not there ignores it.
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
+        match offset {
+            COMMON..ISR => common::write(&mut self.front, &self.vectors, offset, data),
+            DEVICE..NOTIFY => self.front.core.write_config(offset - DEVICE, data),
+            // The address alone says which queue, whatever is written, as it is for doorbells.
+            NOTIFY..PENDING => {
+                let step = u64::from(NOTIFY_STEP);
+                let (queue, rest) = ((offset - NOTIFY) / step, (offset - NOTIFY) % step);
+                if let (Ok(queue), 0) = (u32::try_from(queue), rest) {
+                    self.front.core.notify(queue);
+                }
+            }
+            TABLE.. => self.table.write(offset - TABLE, data),
+            _ => {}
+        }
+    }
+
+    /// Where notifies arrive in BAR 0, and what they signal: an address for each queue, so that
+    /// any value counts. A notify that signals there need not be written here.
+    pub fn doorbells(&self) -> Vec<Doorbell> {
+        let doorbell = |(queue, event): (u16, &Arc<_>)| Doorbell {
+            offset: NOTIFY + u64::from(queue) * u64::from(NOTIFY_STEP),
+            queue,
+            event: Arc::clone(event),
+        };
+        (0..)
+            .zip(self.front.core.doorbells())
+            .map(doorbell)
+            .collect()
+    }
+
+    /// How messages call the device.
+    pub fn name(&self) -> &str {
+        &self.front.core.spec().name
+    }
+
+    /// The device type.
+    pub fn kind(&self) -> Kind {
+        self.front.core.kind()
+    }
+
+    /// Whether a driver has ever said `DRIVER_OK`.
+    pub fn ever_started(&self) -> bool {
+        self.front.core.ever_started()
+    }
+
+    /// Stops the device, keeping its queues. The vCPUs are paused already.
+    pub fn pause(&mut self) -> Result<(), Error> {
+        self.front.core.pause();
+        Ok(())
+    }
+
+    /// Puts a paused device back to work. If the host can't, it stays paused.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        self.front.core.resume()
+    }
+
+    /// Stops the device for good and drops it.
+    pub fn stop(&mut self) {
+        self.front.core.stop();
+    }
+
+    /// One turn of a device in [`Mode::Inline`].
+    pub fn turn(&mut self) {
+        self.front.core.turn();
+    }
+}
+
+/// Offsets in the capability with the window (4.1.4.9): which BAR, where, how much, and the data.
+const WINDOW_BAR: usize = 4;
+const WINDOW_OFFSET: usize = 8;
+const WINDOW_LENGTH: usize = 12;
+const WINDOW_DATA: usize = 16;
+const WINDOW_END: usize = 20;
+
+/// The window to BAR 0. Accesses to its data are accesses to what the driver has put there.
+impl Pci {
+    fn hits_window(&self, offset: u16, len: usize) -> bool {
+        let start = usize::from(offset);
+        start < self.window + WINDOW_END && start + len > self.window + WINDOW_DATA
+    }
+
+    /// Offset and length of the access that the window stands for, if it is one that the
+    /// specification has: 1, 2 or 4 bytes, aligned, within BAR 0.
+    fn behind_window(&self) -> Option<(u64, usize)> {
+        let [bar] = self.config.get(self.window + WINDOW_BAR);
+        let offset = u32::from_le_bytes(self.config.get(self.window + WINDOW_OFFSET));
+        let len = u32::from_le_bytes(self.config.get(self.window + WINDOW_LENGTH));
+        let fits = u64::from(offset) + u64::from(len) <= Self::BAR_SIZE;
+        let fine = bar == 0 && matches!(len, 1 | 2 | 4) && offset.is_multiple_of(len) && fits;
+        Some((offset.into(), usize::try_from(len).ok()?)).filter(|_| fine)
+    }
+
+    fn look_through_window(&mut self) -> [u8; 4] {
+        // What isn't on a bus reads as all ones.
+        let mut bytes = [0xff; 4];
+        if let Some((offset, len)) = self.behind_window()
+            && let Some(data) = bytes.get_mut(..len)
+        {
+            self.read(offset, data);
+        }
+        bytes
+    }
+
+    fn reach_through_window(&mut self) {
+        let bytes: [u8; 4] = self.config.get(self.window + WINDOW_DATA);
+        if let Some((offset, len)) = self.behind_window()
+            && let Some(data) = bytes.get(..len)
+        {
+            self.write(offset, data);
+        }
+    }
+}
+
+/// Vendor, device and class of a device type.
+fn identity(kind: Kind) -> Identity {
+    let class = match kind {
+        Kind::Net => 0x02_00_00,
+        // Mass storage, communication: other.
+        Kind::Block => 0x01_80_00,
+        Kind::Console | Kind::Vsock => 0x07_80_00,
+        // Fits in no class.
+        Kind::Rng => 0xff_00_00,
+    };
+    Identity {
+        vendor: VENDOR,
+        // Device types are below 64.
+        device: FIRST_DEVICE.wrapping_add(kind as u16),
+        revision: REVISION,
+        class,
+    }
+}
+
+/// How much of each region of BAR 0 is used.
+struct Layout {
+    notify: u32,
+    device: u32,
+    vectors: u16,
+}
+
+impl Layout {
+    fn of(queues: usize, config: usize, vectors: u16) -> Result<Self, &'static str> {
+        let fits = |len: usize| u32::try_from(len).ok().filter(|len| *len <= PAGE as u32);
+        if vectors == 0 || vectors > MAX_VECTORS {
+            return Err("a function has from 1 to 2048 vectors");
+        }
+        Ok(Layout {
+            notify: queues
+                .checked_mul(NOTIFY_STEP as usize)
+                .and_then(fits)
+                .ok_or("there is room for the doorbells of 1024 queues")?,
+            device: fits(config).ok_or("there is room for 4096 bytes of configuration space")?,
+            vectors,
+        })
+    }
+
+    /// Adds the capabilities. Returns where that of MSI-X and that of the window are.
+    fn describe(&self, config: &mut Config) -> Option<(usize, usize)> {
+        let mut body = [0; 10];
+        let control = self.vectors.checked_sub(1)?.to_le_bytes();
+        let parts = control.into_iter();
+        let parts = parts.chain((TABLE as u32).to_le_bytes());
+        let parts = parts.chain((PENDING as u32).to_le_bytes());
+        body.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+        let writable = (MSIX_ENABLE | MSIX_MASK).to_le_bytes();
+        let msix = config.add_capability(MSIX, &body, &writable)?;
+
+        let mut add = |kind, start: u64, len: u32, more: &[u8], writable: &[u8]| {
+            let len_of_all = u8::try_from(16 + more.len()).ok()?;
+            let mut body = vec![len_of_all, kind, 0, 0, 0, 0];
+            body.extend((start as u32).to_le_bytes());
+            body.extend(len.to_le_bytes());
+            body.extend(more);
+            config.add_capability(VENDOR_SPECIFIC, &body, writable)
+        };
+        add(structure::COMMON, COMMON, common::SIZE, &[], &[])?;
+        let step = NOTIFY_STEP.to_le_bytes();
+        add(structure::NOTIFY, NOTIFY, self.notify, &step, &[])?;
+        add(structure::ISR, ISR, 1, &[], &[])?;
+        if self.device != 0 {
+            add(structure::DEVICE, DEVICE, self.device, &[], &[])?;
+        }
+        // The driver writes: BAR; offset and length; data.
+        let mut writable = [0xff; WINDOW_END - 2];
+        for (mask, at) in writable.iter_mut().zip(2..) {
+            if at < WINDOW_BAR || (WINDOW_BAR + 1..WINDOW_OFFSET).contains(&at) {
+                *mask = 0;
+            }
+        }
+        let window = add(structure::WINDOW, 0, 0, &[0; 4], &writable)?;
+        Some((msix, window))
+    }
+}
