@@ -13,6 +13,7 @@
 pub mod driver;
 pub mod echo;
 pub mod irq;
+pub mod msi;
 pub mod ring;
 
 pub use driver::{DEADLINE, Driver, Kick, Machine, Registers, Transport};
