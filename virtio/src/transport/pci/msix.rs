@@ -296,8 +296,8 @@ impl Table {
         };
         if message != entry.programmed {
             // Held back until the message is there, and nobody sends what isn't there any more.
-            self.vectors
-                .set_mode(vector, mode & MASKED | (mode & OPEN) << 1);
+            let held = if self.enabled { MASKED } else { 0 };
+            self.vectors.set_mode(vector, held);
             self.vectors.msi.program(vector, message);
             entry.programmed = message;
         }
