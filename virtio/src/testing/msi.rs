@@ -63,7 +63,7 @@ impl Msi for Messages {
         let message = self.lock().vectors[usize::from(vector)];
         match message.filter(|message| message.address == ADDRESS) {
             Some(Message { data: 0, .. }) => self.interrupts.config(),
-            Some(Message { data, .. }) => self.interrupts.queue(data as u16 - 1),
+            Some(Message { data, .. }) => self.interrupts.queue((data - 1) as u16),
             None => {}
         }
     }

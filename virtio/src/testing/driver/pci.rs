@@ -4,33 +4,14 @@ use super::{Driver, Machine, Transport};
 use crate::queue::QueueConfig;
 use crate::testing::msi::{ADDRESS, Messages};
 use crate::transport::Doorbell;
-use crate::transport::pci::Pci;
 use crate::transport::pci::common::register;
+use crate::transport::pci::{MSIX, Pci, VENDOR_SPECIFIC, structure};
 use crate::worker::Mode;
 use crate::{Device, Error};
 use std::sync::Arc;
 
 /// As many vectors as the fake driver wants: one for the configuration and one for each queue.
 const VECTORS: u16 = 1 + super::QUEUES as u16;
-
-/// Kinds of virtio structures (4.1.4).
-pub mod structure {
-    /// Status, features, queue set-up.
-    pub const COMMON: u8 = 1;
-    /// Doorbells.
-    pub const NOTIFY: u8 = 2;
-    /// Why the device interrupts.
-    pub const ISR: u8 = 3;
-    /// The device's own.
-    pub const DEVICE: u8 = 4;
-    /// The window to BAR 0.
-    pub const WINDOW: u8 = 5;
-}
-
-/// The ID of vendor-specific capabilities.
-const VENDOR_SPECIFIC: u8 = 0x09;
-/// The ID of the MSI-X capability.
-const MSIX: u8 = 0x11;
 
 impl Driver<Pci> {
     /// A driver of a device with a PCI function that has a thread.

@@ -6,7 +6,7 @@
 
 use super::msix::{NO_VECTOR, Vectors};
 use crate::transport::front::Front;
-use crate::transport::set_half;
+use crate::transport::{half, set_half};
 
 /// Offsets of the fields.
 pub mod register {
@@ -66,6 +66,11 @@ fn is_wide(offset: u64, len: usize) -> bool {
     len == 8 && matches!(offset, QUEUE_DESC | QUEUE_DRIVER | QUEUE_DEVICE)
 }
 
+/// Which half of a field of 64 bits is at an offset.
+fn upper(offset: u64) -> u32 {
+    (offset / 4 % 2) as u32
+}
+
 pub(super) fn read(front: &Front, vectors: &Vectors, offset: u64, data: &mut [u8]) {
     data.fill(0);
     if is_wide(offset, data.len()) {
@@ -98,13 +103,7 @@ pub(super) fn write(front: &mut Front, vectors: &Vectors, offset: u64, data: &[u
 
 fn get(front: &Front, vectors: &Vectors, offset: u64) -> u32 {
     let queue = front.queue();
-    let area = |area: u64| {
-        if offset % 8 == 0 {
-            area as u32
-        } else {
-            (area >> 32) as u32
-        }
-    };
+    let area = |area| half(area, upper(offset));
     match offset {
         DEVICE_FEATURE_SELECT => front.device_features_sel,
         DEVICE_FEATURE => front.device_features(),
@@ -128,7 +127,7 @@ fn get(front: &Front, vectors: &Vectors, offset: u64) -> u32 {
 
 fn set(front: &mut Front, vectors: &Vectors, offset: u64, value: u32) {
     let vector = u16::try_from(value).unwrap_or(NO_VECTOR);
-    let half = u32::from(offset % 8 != 0);
+    let half = upper(offset);
     match offset {
         DEVICE_FEATURE_SELECT => front.device_features_sel = value,
         DRIVER_FEATURE_SELECT => front.driver_features_sel = value,

@@ -49,20 +49,25 @@ const FIRST_DEVICE: u16 = 0x1040;
 /// 1 or higher: not transitional.
 const REVISION: u8 = 1;
 
-/// Vendor-specific capability: the kind of all virtio structures.
-const VENDOR_SPECIFIC: u8 = 0x09;
-const MSIX: u8 = 0x11;
+/// IDs of capabilities. Those of virtio structures are vendor-specific.
+pub(crate) const VENDOR_SPECIFIC: u8 = 0x09;
+pub(crate) const MSIX: u8 = 0x11;
 /// Message control: MSI-X is used.
 const MSIX_ENABLE: u16 = 1 << 15;
 /// Message control: all vectors are masked.
 const MSIX_MASK: u16 = 1 << 14;
 
-/// What a virtio structure is for (4.1.4).
-mod structure {
+/// What a virtio structure is for, as its capability says (4.1.4).
+pub mod structure {
+    /// Common configuration: status, features, queue set-up.
     pub const COMMON: u8 = 1;
+    /// Notification: doorbells.
     pub const NOTIFY: u8 = 2;
+    /// ISR status: why the device interrupts.
     pub const ISR: u8 = 3;
+    /// Device configuration: the device's own.
     pub const DEVICE: u8 = 4;
+    /// The window to BAR 0, in the configuration space.
     pub const WINDOW: u8 = 5;
 }
 

@@ -123,7 +123,8 @@ impl Vectors {
         }
     }
 
-    fn is_pending(&self, vector: usize) -> bool {
+    /// Whether a vector was raised while it was masked.
+    pub fn is_pending(&self, vector: usize) -> bool {
         let pending = |state: &AtomicU32| state.load(SeqCst) & PENDING != 0;
         self.states.get(vector).is_some_and(pending)
     }

@@ -8,7 +8,7 @@ fn is_field(offset: u64, width: usize) -> bool {
     match width {
         1 => matches!(offset, 0x14 | 0x15),
         2 => [0x10, 0x12, 0x16, 0x18, 0x1a, 0x1c, 0x1e].contains(&offset),
-        4 => offset % 4 == 0 && (offset < 0x10 || (0x20..0x38).contains(&offset)),
+        4 => offset.is_multiple_of(4) && (offset < 0x10 || (0x20..0x38).contains(&offset)),
         8 => [0x20, 0x28, 0x30].contains(&offset),
         _ => false,
     }
@@ -118,7 +118,9 @@ fn an_enabled_queue_stays_enabled_and_as_it_is() {
     let mut driver = driver();
     assert!(driver.negotiate(0));
     driver.set_up_queues(64);
+    set_common(&mut driver.transport, QUEUE_SELECT, &[1, 0]);
     let before = fields(&mut driver.transport);
+    assert_eq!(common(&mut driver.transport, QUEUE_ENABLE), [1, 0]);
     for value in [0, 2, 0xff] {
         set_common(&mut driver.transport, QUEUE_ENABLE, &[value; 2]);
         set_common(&mut driver.transport, QUEUE_SIZE, &[8, 0]);

@@ -193,7 +193,7 @@ fn a_bar_that_has_moved_about_answers_where_it_is_put_back() {
         pci.config_write(BAR0 + half, &(address as u32).to_le_bytes());
         enable_memory(pci, noise.below(2) == 1);
         let at = pci.decoded().unwrap_or(0);
-        assert!(at % Pci::BAR_SIZE == 0 && at.checked_add(Pci::BAR_SIZE).is_some());
+        assert!(at.is_multiple_of(Pci::BAR_SIZE) && at.checked_add(Pci::BAR_SIZE).is_some());
     }
     driver.transport.place(0xe000_0000);
     enable_memory(&mut driver.transport, true);

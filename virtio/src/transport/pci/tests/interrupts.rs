@@ -6,6 +6,7 @@ use crate::testing::driver::pci::{control, msix_table, program};
 use crate::testing::echo::{COMMAND, Command};
 use crate::testing::irq::Counts;
 use crate::testing::msi::ADDRESS;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 fn queues(driver: &Driver<Pci>) -> u64 {
@@ -187,6 +188,8 @@ fn entries_take_accesses_of_4_and_8_bytes() {
     assert_eq!(bar(pci, entry + 8), 0x1_5555_6666_u64.to_le_bytes());
     assert_eq!(bar(pci, entry + 8), 0x5555_6666_u32.to_le_bytes());
     assert_eq!(bar(pci, entry - 4), [1, 0, 0, 0]);
+    pci.write(entry + 12, &(u32::MAX - 1).to_le_bytes());
+    assert_eq!(bar(pci, entry + 12), [0; 4]);
 }
 
 #[test]
@@ -297,15 +300,19 @@ fn garbage_is_handed_on_and_harmless() {
     assert_eq!(queues(&driver), 1);
 }
 
-/// Counts what is sent, and looks closely: what is sent while the vector isn't programmed
-/// is lost.
+/// Looks closely at what is sent: a signal while the vector isn't programmed is lost. Of what
+/// else can happen at the same time, it can make happen the worst.
 #[derive(Default)]
 struct Wire {
     programmed: AtomicBool,
-    /// Who raises counts up here before.
+    /// Counted up before each raise, by whoever raises.
     raised: AtomicU64,
     /// What was raised when a message last went out.
     seen: AtomicU64,
+    /// Masked by the vCPU right when the worker signals.
+    mask_in_signal: Mutex<Option<Table>>,
+    /// Raised by the worker right when the vCPU programs.
+    raise_in_program: Mutex<Option<Arc<Vectors>>>,
 }
 
 impl Msi for Wire {
@@ -314,11 +321,23 @@ impl Msi for Wire {
     }
 
     fn program(&self, _vector: u16, message: Option<Message>) {
+        if let Some(vectors) = self.raise_in_program.lock().unwrap().take() {
+            self.raised.fetch_add(1, Ordering::SeqCst);
+            let before = self.seen.load(Ordering::SeqCst);
+            Irq::queue(&*vectors, 0);
+            let seen = self.seen.load(Ordering::SeqCst);
+            assert_eq!(seen, before, "not sent while the message changes");
+        }
         self.programmed.store(message.is_some(), Ordering::SeqCst);
     }
 
     fn signal(&self, _vector: u16) {
         let raised = self.raised.load(Ordering::SeqCst);
+        let table = self.mask_in_signal.lock().unwrap().take();
+        if let Some(mut table) = table {
+            table.write(12, &[1, 0, 0, 0]);
+            *self.mask_in_signal.lock().unwrap() = Some(table);
+        }
         // Whoever is slow here may find the vector masked meanwhile.
         std::thread::yield_now();
         if self.programmed.load(Ordering::SeqCst) {
@@ -327,13 +346,43 @@ impl Msi for Wire {
     }
 }
 
-#[test]
-fn no_interrupt_is_lost_in_a_storm_of_masking_and_rewriting() {
-    let wire = Arc::new(Wire::default());
-    let vectors = Arc::new(Vectors::new(Arc::clone(&wire) as _, 1));
+/// An open vector for queue 0.
+fn open(wire: &Arc<Wire>) -> (Arc<Vectors>, Table) {
+    let vectors = Arc::new(Vectors::new(Arc::clone(wire) as _, 1));
     let mut table = Table::new(Arc::clone(&vectors));
     vectors.set_queue(0, 0);
     table.control(true, false);
+    table.write(12, &[0; 4]);
+    (vectors, table)
+}
+
+#[test]
+fn what_is_sent_while_the_vector_is_being_masked_is_sent_again_when_it_is_unmasked() {
+    let wire = Arc::new(Wire::default());
+    let (vectors, table) = open(&wire);
+    wire.raised.store(1, Ordering::SeqCst);
+    *wire.mask_in_signal.lock().unwrap() = Some(table);
+    Irq::queue(&*vectors, 0);
+    let mut table = wire.mask_in_signal.lock().unwrap().take().unwrap();
+    assert_eq!(wire.seen.load(Ordering::SeqCst), 0);
+    assert!(vectors.is_pending(0));
+    table.write(12, &[0; 4]);
+    assert_eq!(wire.seen.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn what_is_raised_while_the_message_changes_is_sent_afterwards() {
+    let wire = Arc::new(Wire::default());
+    let (vectors, mut table) = open(&wire);
+    *wire.raise_in_program.lock().unwrap() = Some(Arc::clone(&vectors));
+    table.write(8, &[7; 4]);
+    assert_eq!(wire.seen.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn no_interrupt_is_lost_in_a_storm_of_masking_and_rewriting() {
+    let wire = Arc::new(Wire::default());
+    let (vectors, mut table) = open(&wire);
     let rounds = 20_000;
     let raised = AtomicU64::new(0);
     std::thread::scope(|scope| {

@@ -4,7 +4,7 @@ mod interrupts;
 
 use super::common::register::*;
 use super::*;
-use crate::testing::driver::pci::{bar, capability, common, find, set_common, structure};
+use crate::testing::driver::pci::{bar, capability, common, find, set_common};
 use crate::testing::driver::{Driver, Machine, Transport};
 use crate::testing::echo::{ECHO, Echo};
 use crate::testing::msi::Messages;
