@@ -1,11 +1,12 @@
 //! What the guest finds: processors, memory, devices with and without ACPI; and how quietly.
 
 use super::*;
-use crate::support::{Port, read_to_string};
+use crate::support::{Plan, Port, read_to_string};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashSet;
 use std::thread;
 use vmm::virtio::rng::Rng;
+use vmm::{Exits, Transport};
 
 /// Stays on one processor until the kernel has counted a tenth of a second of work there.
 fn keep_busy(cpu: usize) {
@@ -122,18 +123,31 @@ guest_test! {
     ends: Outcome::Shutdown,
 }
 
-#[test]
-fn a_quiet_boot_makes_few_user_exits_and_none_for_a_notify() {
+/// The exits of a guest that prints one line.
+fn exits_of_a_quiet_boot(test: &str, transport: Transport) -> Option<Exits> {
     if init::is_guest() {
         init::run(|| println!("here"));
     }
-    let test = concat!(
-        module_path!(),
-        "::a_quiet_boot_makes_few_user_exits_and_none_for_a_notify"
-    );
-    let ended: Option<Ended> = crate::support::run(test, |_| {}, |_| {});
-    let Some(ended) = ended else { return };
+    let test = format!("{}::{test}", module_path!());
+    let plan = |plan: &mut Plan| plan.config.transport = transport;
+    let ended: Ended = crate::support::run(&test, plan, |_| {})?;
     let exits = ended.report.total_exits();
-    eprintln!("{exits}");
-    assert!(exits.guest() <= 200, "{exits}");
+    eprintln!("{transport}: {exits}");
+    Some(exits)
+}
+
+#[test]
+fn a_quiet_boot_makes_few_user_exits_and_none_for_a_notify() {
+    let test = "a_quiet_boot_makes_few_user_exits_and_none_for_a_notify";
+    if let Some(exits) = exits_of_a_quiet_boot(test, Transport::Mmio) {
+        assert!(exits.guest() <= 200, "{exits}");
+    }
+}
+
+#[test]
+fn a_quiet_boot_with_pci_makes_few_user_exits() {
+    let test = "a_quiet_boot_with_pci_makes_few_user_exits";
+    if let Some(exits) = exits_of_a_quiet_boot(test, Transport::Pci) {
+        assert!(exits.guest() <= 250, "{exits}");
+    }
 }
