@@ -26,6 +26,7 @@
 
 pub mod common;
 mod config;
+pub(crate) mod layout;
 mod msix;
 #[cfg(test)]
 mod tests;
@@ -37,25 +38,14 @@ use super::{Doorbell, Environment};
 use crate::device::Kind;
 use crate::worker::Mode;
 use crate::{Device, Error};
-use config::{Config, Identity};
-use msix::{MAX_VECTORS, Table, Vectors};
+use config::Config;
+use layout::{
+    BAR_SIZE, COMMON, DEVICE, ISR, Layout, MSIX_ENABLE, MSIX_MASK, NOTIFY, NOTIFY_STEP, PENDING,
+    TABLE, WINDOW_BAR, WINDOW_DATA, WINDOW_END, WINDOW_LENGTH, WINDOW_OFFSET, identity,
+};
+use msix::{Table, Vectors};
 use std::io;
 use std::sync::Arc;
-
-/// The vendor of all virtio devices.
-const VENDOR: u16 = 0x1af4;
-/// Device types count from here (4.1.2).
-const FIRST_DEVICE: u16 = 0x1040;
-/// 1 or higher: not transitional.
-const REVISION: u8 = 1;
-
-/// IDs of capabilities. Those of virtio structures are vendor-specific.
-pub(crate) const VENDOR_SPECIFIC: u8 = 0x09;
-pub(crate) const MSIX: u8 = 0x11;
-/// Message control: MSI-X is used.
-const MSIX_ENABLE: u16 = 1 << 15;
-/// Message control: all vectors are masked.
-const MSIX_MASK: u16 = 1 << 14;
 
 /// What a virtio structure is for, as its capability says (4.1.4).
 pub mod structure {
@@ -71,17 +61,6 @@ pub mod structure {
     pub const WINDOW: u8 = 5;
 }
 
-const PAGE: u64 = 0x1000;
-/// Where the regions of BAR 0 start.
-const COMMON: u64 = 0;
-const ISR: u64 = PAGE;
-const DEVICE: u64 = 2 * PAGE;
-const NOTIFY: u64 = 3 * PAGE;
-const PENDING: u64 = 4 * PAGE;
-const TABLE: u64 = 8 * PAGE;
-/// From one queue's doorbell to the next one's.
-const NOTIFY_STEP: u32 = 4;
-
 /// A device behind a PCI function.
 pub struct Pci {
     front: Front,
@@ -96,7 +75,7 @@ pub struct Pci {
 
 impl Pci {
     /// The size of BAR 0.
-    pub const BAR_SIZE: u64 = 2 * TABLE;
+    pub const BAR_SIZE: u64 = BAR_SIZE;
 
     /// Puts a device behind a function. It interrupts through `msi`, not through the
     /// environment's interrupt.
@@ -258,13 +237,6 @@ impl Pci {
     }
 }
 
-/// Offsets in the capability with the window (4.1.4.9): which BAR, where, how much, and the data.
-const WINDOW_BAR: usize = 4;
-const WINDOW_OFFSET: usize = 8;
-const WINDOW_LENGTH: usize = 12;
-const WINDOW_DATA: usize = 16;
-const WINDOW_END: usize = 20;
-
 /// The window to BAR 0. Accesses to its data are accesses to what the driver has put there.
 impl Pci {
     fn hits_window(&self, offset: u16, len: usize) -> bool {
@@ -301,85 +273,5 @@ impl Pci {
         {
             self.write(offset, data);
         }
-    }
-}
-
-/// Vendor, device and class of a device type.
-fn identity(kind: Kind) -> Identity {
-    let class = match kind {
-        Kind::Net => 0x02_00_00,
-        // Mass storage, communication: other.
-        Kind::Block => 0x01_80_00,
-        Kind::Console | Kind::Vsock => 0x07_80_00,
-        // Fits in no class.
-        Kind::Rng => 0xff_00_00,
-    };
-    Identity {
-        vendor: VENDOR,
-        // Device types are below 64.
-        device: FIRST_DEVICE.wrapping_add(kind as u16),
-        revision: REVISION,
-        class,
-    }
-}
-
-/// How much of each region of BAR 0 is used.
-struct Layout {
-    notify: u32,
-    device: u32,
-    vectors: u16,
-}
-
-impl Layout {
-    fn of(queues: usize, config: usize, vectors: u16) -> Result<Self, &'static str> {
-        let fits = |len: usize| u32::try_from(len).ok().filter(|len| *len <= PAGE as u32);
-        if vectors == 0 || vectors > MAX_VECTORS {
-            return Err("a function has from 1 to 2048 vectors");
-        }
-        Ok(Layout {
-            notify: queues
-                .checked_mul(NOTIFY_STEP as usize)
-                .and_then(fits)
-                .ok_or("there is room for the doorbells of 1024 queues")?,
-            device: fits(config).ok_or("there is room for 4096 bytes of configuration space")?,
-            vectors,
-        })
-    }
-
-    /// Adds the capabilities. Returns where that of MSI-X and that of the window are.
-    fn describe(&self, config: &mut Config) -> Option<(usize, usize)> {
-        let mut body = [0; 10];
-        let control = self.vectors.checked_sub(1)?.to_le_bytes();
-        let parts = control.into_iter();
-        let parts = parts.chain((TABLE as u32).to_le_bytes());
-        let parts = parts.chain((PENDING as u32).to_le_bytes());
-        body.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
-        let writable = (MSIX_ENABLE | MSIX_MASK).to_le_bytes();
-        let msix = config.add_capability(MSIX, &body, &writable)?;
-
-        let mut add = |kind, start: u64, len: u32, more: &[u8], writable: &[u8]| {
-            let len_of_all = u8::try_from(16 + more.len()).ok()?;
-            let mut body = vec![len_of_all, kind, 0, 0, 0, 0];
-            body.extend((start as u32).to_le_bytes());
-            body.extend(len.to_le_bytes());
-            body.extend(more);
-            config.add_capability(VENDOR_SPECIFIC, &body, writable)
-        };
-        add(structure::COMMON, COMMON, common::SIZE, &[], &[])?;
-        let step = NOTIFY_STEP.to_le_bytes();
-        add(structure::NOTIFY, NOTIFY, self.notify, &step, &[])?;
-        add(structure::ISR, ISR, 1, &[], &[])?;
-        if self.device != 0 {
-            add(structure::DEVICE, DEVICE, self.device, &[], &[])?;
-        }
-        // The driver writes: BAR; offset and length; data.
-        let mut writable = [0xff; WINDOW_END - 2];
-        for (mask, at) in writable.iter_mut().zip(2..) {
-            if at < WINDOW_BAR || (WINDOW_BAR + 1..WINDOW_OFFSET).contains(&at) {
-                *mask = 0;
-            }
-        }
-        let window = add(structure::WINDOW, 0, 0, &[0; 4], &writable)?;
-        Some((msix, window))
     }
 }
