@@ -39,7 +39,13 @@ fuzz_target!(|data: &[u8]| {
 fn act(driver: &mut Driver<Pci>, input: &mut Input<'_>, echo: bool) {
     let action = input.bytes(1) % (ACTIONS + 9);
     if action < ACTIONS {
-        return guest::act(driver, input, action);
+        if guest::act(driver, input, action) {
+            let pci = &mut driver.transport;
+            assert_eq!(common(pci, register::QUEUE_ENABLE), [0; 2]);
+            assert_eq!(common(pci, register::QUEUE_MSIX_VECTOR), [0xff; 2]);
+            assert_eq!(common(pci, register::CONFIG_MSIX_VECTOR), [0xff; 2]);
+        }
+        return;
     }
     let pci = &mut driver.transport;
     let device = find(pci, structure::DEVICE).expect("both devices have a configuration");
