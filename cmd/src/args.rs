@@ -5,13 +5,14 @@
 //! dash that this command has always accepted before clap looks. Mistakes are told in one line,
 //! as all of hype's errors are: clap takes five.
 
-use crate::spec::{ByteSize, Stream, cpus, seconds};
+use crate::spec::{ByteSize, Stream, cpus, seconds, transport};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use vmm::Transport;
 
 /// The end of `hype --help`.
 const AFTER_HELP: &str = "\
@@ -89,6 +90,10 @@ pub struct Machine {
     /// The serial port, ttyS0: stdio, pty=LINK, file=PATH or off [default: off]
     #[arg(long, value_name = "WHERE", value_parser = Stream::parse)]
     pub serial: Option<Stream>,
+
+    /// Where the virtio devices are: mmio or pci
+    #[arg(long, value_name = "WHERE", default_value = "mmio", value_parser = transport)]
+    pub transport: Transport,
 
     /// Seconds that a guest which took the power button has for its power-off
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
@@ -259,6 +264,10 @@ mod tests {
             (
                 &["-cpus", "4294967296"],
                 ["-cpus \"4294967296\": ", "1 to 254"],
+            ),
+            (
+                &["-transport", "isa"],
+                ["-transport \"isa\": ", "mmio or pci"],
             ),
             (&["-grace", "soon"], ["-grace \"soon\": ", "seconds"]),
             (&["-serial", "stdin"], ["-serial \"stdin\": ", "pty=LINK"]),

@@ -301,6 +301,33 @@ fn absent_devices_are_not_in_the_dsdt() {
 }
 
 #[test]
+fn a_pci_bus_is_described_by_a_table_and_a_host_bridge_and_only_if_there_is_one() {
+    let contains = |dsdt: &[u8], name: &[u8]| dsdt.windows(name.len()).any(|at| at == name);
+    let with = AcpiInfo {
+        pci: true,
+        ..info(1, &[])
+    };
+    let (walk, _) = Walk::new(&with, 1 << 30);
+    let xsdt = walk.table(u64_at(&walk.bytes, 24), b"XSDT");
+    assert_eq!(xsdt.len(), 36 + 3 * 8);
+    let mcfg = walk.table(u64_at(xsdt, 52), b"MCFG");
+    // One entry: address, segment 0, bus 0 to 0.
+    assert_eq!((mcfg.len(), u64_at(mcfg, 44)), (60, layout::PCI_ECAM.start));
+    assert_eq!(mcfg[52..], [0; 8]);
+    let [.., dsdt] = walk.tables();
+    assert!(contains(dsdt, b"PCI0") && contains(dsdt, b"_OSC"));
+    // The end of the window, as a descriptor of 32 bits has it.
+    let end = (layout::PCI_WINDOW.end - 1) as u32;
+    assert!(contains(dsdt, &end.to_le_bytes()));
+
+    let (walk, _) = Walk::new(&info(1, &[]), 1 << 30);
+    let xsdt = walk.table(u64_at(&walk.bytes, 24), b"XSDT");
+    assert_eq!(xsdt.len(), 36 + 2 * 8);
+    let [.., dsdt] = walk.tables();
+    assert!(!contains(dsdt, b"PCI0") && !contains(dsdt, b"MCFG"));
+}
+
+#[test]
 fn only_lines_with_several_devices_are_marked_shared() {
     let windows = windows(17);
     let (walk, _) = Walk::new(&info(1, &windows), 1 << 30);

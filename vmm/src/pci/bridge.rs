@@ -8,6 +8,10 @@ const DEVICE: u16 = 0x0008;
 /// Base class 6: bridge. Subclass 0: host.
 const CLASS: [u8; 3] = [0x00, 0x00, 0x06];
 
+/// There are so many bytes of configuration space; all ones behind them tell Linux so at its first
+/// look, and a zero would be a look for each extended capability.
+const HEADER_SPACE: u32 = 0x100;
+
 /// Reads from its configuration space.
 pub(super) fn read(offset: u16, data: &mut [u8]) {
     let [vendor, device] = [VENDOR, DEVICE].map(u16::to_le_bytes);
@@ -20,7 +24,8 @@ pub(super) fn read(offset: u16, data: &mut [u8]) {
             9 => CLASS[0],
             10 => CLASS[1],
             11 => CLASS[2],
-            _ => 0,
+            0..HEADER_SPACE => 0,
+            _ => 0xff,
         };
     }
 }
