@@ -17,6 +17,7 @@ pub(super) fn read(offset: u16, data: &mut [u8]) {
     let [vendor, device] = [VENDOR, DEVICE].map(u16::to_le_bytes);
     for (at, byte) in (u32::from(offset)..).zip(data) {
         *byte = match at {
+            HEADER_SPACE.. => 0xff,
             0 => vendor[0],
             1 => vendor[1],
             2 => device[0],
@@ -24,8 +25,7 @@ pub(super) fn read(offset: u16, data: &mut [u8]) {
             9 => CLASS[0],
             10 => CLASS[1],
             11 => CLASS[2],
-            0..HEADER_SPACE => 0,
-            _ => 0xff,
+            _ => 0,
         };
     }
 }

@@ -110,7 +110,7 @@ impl Places {
 }
 
 fn inside(base: u64) -> bool {
-    base >= PCI_WINDOW.start && base <= PCI_WINDOW.end - Pci::BAR_SIZE
+    (PCI_WINDOW.start..=PCI_WINDOW.end - Pci::BAR_SIZE).contains(&base)
 }
 
 /// The window: each access goes to the BAR that is there now.

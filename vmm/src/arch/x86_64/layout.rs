@@ -137,7 +137,7 @@ mod tests {
         let bars = PCI_FUNCTIONS_MAX as u64 * virtio::transport::pci::Pci::BAR_SIZE;
         assert!(bars <= PCI_WINDOW.end - PCI_WINDOW.start);
         assert_eq!(PCI_ECAM.end - PCI_ECAM.start, 1 << 20);
-        assert!(PCI_WINDOW.start >= MMIO_HOLE_START && PCI_WINDOW.end <= VIRTIO_MMIO_BASE);
+        const { assert!(PCI_WINDOW.start >= MMIO_HOLE_START && PCI_WINDOW.end <= VIRTIO_MMIO_BASE) };
         let windows = VIRTIO_MMIO_SIZE * VIRTIO_MMIO_MAX as u64;
         assert!(VIRTIO_MMIO_BASE + windows <= PCI_ECAM.start);
         assert!(PCI_ECAM.end <= u64::from(IO_APIC_BASE));
