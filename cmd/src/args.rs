@@ -6,13 +6,14 @@
 //! as all of hype's errors are: clap takes five.
 
 use crate::block::Disk;
-use crate::spec::{ByteSize, Stream, cpus, seconds};
+use crate::spec::{ByteSize, Stream, cpus, seconds, transport};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use vmm::Transport;
 
 /// The end of `hype --help`.
 const AFTER_HELP: &str = "\
@@ -95,6 +96,10 @@ pub struct Machine {
     /// if missing) ,format=raw ,direct=on ,serial=TEXT ,block_size=512|4096
     #[arg(long, visible_alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
     pub block: Vec<Disk>,
+
+    /// Where the virtio devices are: mmio or pci
+    #[arg(long, value_name = "WHERE", default_value = "mmio", value_parser = transport)]
+    pub transport: Transport,
 
     /// Seconds that a guest which took the power button has for its power-off
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
@@ -266,6 +271,10 @@ mod tests {
             (
                 &["-cpus", "4294967296"],
                 ["-cpus \"4294967296\": ", "1 to 254"],
+            ),
+            (
+                &["-transport", "isa"],
+                ["-transport \"isa\": ", "mmio or pci"],
             ),
             (&["-grace", "soon"], ["-grace \"soon\": ", "seconds"]),
             (&["-serial", "stdin"], ["-serial \"stdin\": ", "pty=LINK"]),

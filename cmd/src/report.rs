@@ -5,8 +5,8 @@ use crate::explain::Values;
 use crate::say;
 use std::error::Error;
 use std::process::ExitCode;
-use vmm::Outcome;
 use vmm::virtio::Kind;
+use vmm::{Outcome, Transport};
 
 /// The exit statuses of `hype`, as its help lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,15 +85,24 @@ pub fn kernel_option(kind: Kind) -> &'static str {
     }
 }
 
+/// The kernel option without which a guest finds no device there.
+fn transport_option(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Pci => "CONFIG_VIRTIO_PCI",
+        _ => "CONFIG_VIRTIO_MMIO",
+    }
+}
+
 /// Names the devices that the guest never started, and what its kernel lacks for them. Not the
 /// entropy device: it is always there, and nobody asked for it.
 pub fn unstarted(report: &vmm::Report) {
     let asked_for = |device: &&vmm::DeviceReport| device.kind != Kind::Rng;
     for device in report.unstarted().filter(asked_for) {
         say::line(format_args!(
-            "hype: the guest never started {}; its kernel needs {} and CONFIG_VIRTIO_MMIO for it",
+            "hype: the guest never started {}; its kernel needs {} and {} for it",
             device.name,
-            kernel_option(device.kind)
+            kernel_option(device.kind),
+            transport_option(device.transport)
         ));
     }
 }

@@ -104,6 +104,7 @@ impl Plan {
             cpus: self.machine.cpus,
             memory: self.machine.mem.bytes(),
             payload: Some(payload),
+            transport: self.machine.transport,
             ..Config::default()
         };
         // Fetching can still be interrupted by any signal; from here on there are threads.

@@ -135,6 +135,20 @@ pub enum Error {
         /// How many there are.
         limit: u32,
     },
+    /// More vectors than KVM has routes.
+    #[error("no further vector for message-signalled interrupts: KVM has routes for {limit}")]
+    MsiVectors {
+        /// `KVM_CAP_IRQ_ROUTING`, less those of the interrupt lines.
+        limit: u32,
+    },
+    /// A message that is no interrupt.
+    #[error(
+        "a message to {address:#x} is no interrupt: local APICs are at 0xfee00000 to 0xfeefffff"
+    )]
+    MsiAddress {
+        /// Where it was to go.
+        address: u64,
+    },
     /// An irqfd could not be bound.
     #[error("cannot bind an irqfd to GSI {gsi}")]
     IrqFd {

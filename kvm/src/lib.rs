@@ -8,7 +8,8 @@
 //! - [`System`]: one open that names *all* missing capabilities, with hints that fix it.
 //! - [`Vm`]: memory slots, then interrupt controllers, in the one order that is quick; it keeps the
 //!   guest memory alive.
-//! - [`IrqFd`], [`IoEventFd`], [`CoalescedPio`]: registrations that end when they are dropped.
+//! - [`IrqFd`], [`MsiVector`], [`IoEventFd`], [`CoalescedPio`]: registrations that end when they are
+//!   dropped.
 //! - [`CoalescedRing`]: port writes that the kernel gathered, taken out without trusting an index.
 //! - [`Vcpu`]: [`run`](Vcpu::run) gives an [`Exit`] that borrows from the page shared with the
 //!   kernel, and [`settle`](Vcpu::settle) completes what an exit left half-done.
@@ -28,6 +29,7 @@ mod error;
 mod event;
 mod exit;
 mod kick;
+mod msi;
 pub mod probe;
 mod run_page;
 mod system;
@@ -39,6 +41,7 @@ pub use error::{Error, Missing};
 pub use event::{DataMatch, IoAddress, IoEventFd, IrqFd};
 pub use exit::Exit;
 pub use kick::{Binding, Kick, signal};
+pub use msi::{MsiMessage, MsiVector};
 pub use system::{Capability, System};
 pub use vcpu::Vcpu;
 pub use vm::{PIC_AND_IOAPIC_GSIS, Vm};

@@ -97,9 +97,9 @@ const WANTED: &[Wanted] = &[
         "doorbells of any width",
     ),
     optional(
-        Cap::SignalMsi,
-        "KVM_CAP_SIGNAL_MSI",
-        "message-signalled interrupts",
+        Cap::IrqRouting,
+        "KVM_CAP_IRQ_ROUTING",
+        "devices on PCI interrupt by messages",
     ),
     optional(
         Cap::ReadonlyMem,

@@ -7,6 +7,7 @@
 use crate::coalesced::CoalescedPio;
 use crate::error::Error;
 use crate::event::{DataMatch, IoAddress, IoEventFd, IrqFd};
+use crate::msi::{MsiVector, Routes};
 use crate::run_page::PAGE_SIZE;
 use crate::system::System;
 use crate::vcpu::Vcpu;
@@ -54,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) fd: VmFd,
     /// Held while the ring of coalesced writes is drained.
     pub(crate) draining: Mutex<()>,
+    /// Where interrupts lead that are messages.
+    pub(crate) routes: Mutex<Routes>,
     /// Keeps the slots' memory mapped.
     _memory: Arc<dyn Any + Send + Sync>,
 }
@@ -114,6 +117,7 @@ impl Vm {
         let inner = Inner {
             fd,
             draining: Mutex::new(()),
+            routes: Mutex::new(Routes::default()),
             _memory: memory,
         };
         Ok(Self {
@@ -129,6 +133,12 @@ impl Vm {
     /// An interrupt line that a device triggers, until it is dropped.
     pub fn irqfd(&self, gsi: u32) -> Result<IrqFd, Error> {
         IrqFd::new(Arc::clone(&self.inner), gsi)
+    }
+
+    /// A vector of a device that interrupts by messages, until it is dropped. Wants
+    /// `KVM_CAP_IRQ_ROUTING`, which is optional.
+    pub fn msi_vector(&self) -> Result<MsiVector, Error> {
+        MsiVector::new(Arc::clone(&self.inner))
     }
 
     /// A doorbell, until it is dropped: a write to `at` (of any width and value, or only of those

@@ -4,10 +4,11 @@
 //! event descriptor, guest memory is `vm-memory`. So all of it is tested, fuzzed and
 //! measured without a hypervisor.
 //!
-//! Four layers, each written once (section numbers are those of the virtio 1.2 text):
+//! Layers, each written once (section numbers are those of the virtio 1.2 text):
 //!
 //! ```text
 //!  transport::mmio      register decode: offsets -> Core calls; where the doorbells are   (4.2)
+//!  transport::pci       likewise, in a PCI function with MSI-X                            (4.1)
 //!  transport (Core)     device status, feature negotiation, queue set-up, reset          (2, 3)
 //!  worker               one thread per *active* device: wait, failure policy, hand-back
 //!  Device               block, console, rng, ...: a state machine without a thread              (5)

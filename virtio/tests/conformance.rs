@@ -19,6 +19,7 @@ use virtio::testing::driver::{Driver, Kick, Transport};
 use virtio::testing::echo::{ECHO, Echo};
 use virtio::testing::ring::Ring;
 use virtio::transport::mmio::Mmio;
+use virtio::transport::pci::Pci;
 use virtio::transport::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET};
 
 suite! {
@@ -83,6 +84,12 @@ trait Subject: Transport + Sized {
 impl Subject for Mmio {
     fn driver(device: Box<dyn Device>) -> Driver<Self> {
         Driver::mmio(device)
+    }
+}
+
+impl Subject for Pci {
+    fn driver(device: Box<dyn Device>) -> Driver<Self> {
+        Driver::pci(device)
     }
 }
 
@@ -458,6 +465,12 @@ macro_rules! suite {
                 mmio_packed: (Mmio, RING_PACKED),
                 mmio_packed_event_idx: (Mmio, RING_PACKED | EVENT_IDX),
                 mmio_packed_indirect_event_idx: (Mmio, RING_PACKED | EVENT_IDX | INDIRECT_DESC),
+                pci_split: (Pci, 0),
+                pci_split_event_idx: (Pci, EVENT_IDX),
+                pci_split_indirect_event_idx: (Pci, EVENT_IDX | INDIRECT_DESC),
+                pci_packed: (Pci, RING_PACKED),
+                pci_packed_event_idx: (Pci, RING_PACKED | EVENT_IDX),
+                pci_packed_indirect_event_idx: (Pci, RING_PACKED | EVENT_IDX | INDIRECT_DESC),
             }
         })*
     };

@@ -40,11 +40,11 @@ pub struct Guest<'a> {
     pub platform: &'a Platform<'a>,
     /// As configured.
     pub payload: Option<&'a Payload>,
-    /// Where the virtio devices are.
+    /// Where the virtio-mmio devices are. Those on PCI are found by asking the bus.
     pub devices: &'a [DeviceWindow],
 }
 
-/// Where in the guest's address space a virtio device is.
+/// Where in the guest's address space a virtio-mmio device is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeviceWindow {

@@ -202,7 +202,7 @@ impl fmt::Debug for Bus {
 /// A guest can make a million lines a second: let 10 in 5 seconds through.
 ///
 /// Window number and lines in it share one word, so vCPUs do not need a lock to count.
-struct LogLimit {
+pub(crate) struct LogLimit {
     start: Instant,
     state: AtomicU64,
 }
@@ -211,14 +211,14 @@ impl LogLimit {
     const LINES: u64 = 10;
     const WINDOW_SECONDS: u64 = 5;
 
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         LogLimit {
             start: Instant::now(),
             state: AtomicU64::new(0),
         }
     }
 
-    fn allows(&self) -> bool {
+    pub(crate) fn allows(&self) -> bool {
         self.allows_at(self.start.elapsed().as_secs())
     }
 

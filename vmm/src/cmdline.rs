@@ -14,11 +14,13 @@ pub(crate) fn disables_acpi(cmdline: &str) -> bool {
     values(cmdline, "acpi").any(|value| value == "off")
 }
 
-/// What the machine says to Linux where the user has said nothing: that there is no PCI. ACPI
-/// has no word for that, and early quirks would probe 32 slots by port: 91 user exits.
-pub(crate) fn defaults(cmdline: &str) -> Vec<String> {
+/// What the machine says to Linux where the user has said nothing. Without PCI devices: that there
+/// is no PCI, for which ACPI has no word. With them: that no chipset is there whose quirks want
+/// early care. Either way, early quirks would probe 32 slots by port: 91 user exits.
+pub(crate) fn defaults(cmdline: &str, has_pci: bool) -> Vec<String> {
     match values(cmdline, "pci").next() {
         Some(_) => Vec::new(),
+        None if has_pci => vec!["pci=noearly".into()],
         None => vec!["pci=off".into()],
     }
 }
@@ -66,8 +68,10 @@ mod tests {
     }
 
     #[test]
-    fn pci_is_off_unless_the_user_speaks_of_it() {
-        assert_eq!(defaults("console=hvc0"), ["pci=off"]);
-        assert!(defaults("pci=conf1").is_empty());
+    fn pci_is_off_or_left_alone_early_unless_the_user_speaks_of_it() {
+        assert_eq!(defaults("console=hvc0", false), ["pci=off"]);
+        assert_eq!(defaults("console=hvc0", true), ["pci=noearly"]);
+        assert!(defaults("pci=conf1", false).is_empty());
+        assert!(defaults("pci=conf1", true).is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! What a machine is made of: plain data, checked as a whole before anything is built.
 
 use crate::Loader;
-use crate::arch::layout::VIRTIO_MMIO_MAX;
+use crate::arch::layout::{PCI_FUNCTIONS_MAX, VIRTIO_MMIO_MAX};
 use crate::memory;
 use loader::Payload;
 use std::fmt;
@@ -34,6 +34,8 @@ pub struct Config {
     pub loader: Option<Box<dyn Loader>>,
     /// The virtio devices, in the order in which the guest finds them.
     pub devices: Vec<VirtioDevice>,
+    /// Where the devices are that have no [transport](VirtioDevice::transport) of their own.
+    pub transport: Transport,
     /// The serial port, which a PC calls COM1 and Linux ttyS0.
     pub serial: Option<SerialPort>,
     /// Whether the guest gets ACPI tables: without them it can't switch itself off, has no power
@@ -51,6 +53,7 @@ impl Default for Config {
             payload: None,
             loader: None,
             devices: Vec::new(),
+            transport: Transport::default(),
             serial: None,
             acpi: true,
             kvm: KvmSource::default(),
@@ -66,6 +69,7 @@ impl fmt::Debug for Config {
             .field("payload", &self.payload)
             .field("loader", &self.loader.as_ref().map(|_| "replaced"))
             .field("devices", &self.devices)
+            .field("transport", &self.transport)
             .field("serial", &self.serial.is_some())
             .field("acpi", &self.acpi)
             .field("kvm", &self.kvm)
@@ -73,10 +77,42 @@ impl fmt::Debug for Config {
     }
 }
 
+/// How a guest reaches a virtio device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// A window of registers and an interrupt line: the fewest exits on the way to a prompt.
+    #[default]
+    Mmio,
+    /// A function on the PCI bus: an interrupt for each queue, and what every kernel has a driver
+    /// for.
+    Pci,
+}
+
+impl Transport {
+    /// The most devices that a machine can have there.
+    fn places(self) -> usize {
+        match self {
+            Transport::Mmio => VIRTIO_MMIO_MAX,
+            Transport::Pci => PCI_FUNCTIONS_MAX,
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Mmio => "mmio",
+            Transport::Pci => "pci",
+        })
+    }
+}
+
 /// A virtio device of a machine; made from any [`Device`] with `into()`.
 pub struct VirtioDevice {
     pub(crate) device: Box<dyn Device>,
     pub(crate) rings: Rings,
+    pub(crate) transport: Option<Transport>,
 }
 
 impl VirtioDevice {
@@ -86,6 +122,13 @@ impl VirtioDevice {
         self.rings = rings;
         self
     }
+
+    /// Puts the device somewhere else than the [others](Config::transport).
+    #[must_use]
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = Some(transport);
+        self
+    }
 }
 
 impl<D: Device> From<D> for VirtioDevice {
@@ -93,6 +136,7 @@ impl<D: Device> From<D> for VirtioDevice {
         VirtioDevice {
             device: Box::new(device),
             rings: Rings::default(),
+            transport: None,
         }
     }
 }
@@ -132,6 +176,11 @@ impl Config {
         self.examine().map(drop)
     }
 
+    /// Where a device of this machine is.
+    pub(crate) fn transport_of(&self, device: &VirtioDevice) -> Transport {
+        device.transport.unwrap_or(self.transport)
+    }
+
     /// [`validate`](Self::validate), and the payload that it has opened on the way: None where
     /// somebody else loads.
     pub(crate) fn examine(&self) -> Result<Option<loader::Opened>, Problems> {
@@ -143,12 +192,17 @@ impl Config {
             });
         }
         problems.extend(memory::check(self.memory).err().map(Problem::Memory));
-        if self.devices.len() > VIRTIO_MMIO_MAX {
-            let devices = self.devices.len();
-            problems.push(Problem::Devices {
-                devices,
-                max: VIRTIO_MMIO_MAX,
-            });
+        for transport in [Transport::Mmio, Transport::Pci] {
+            let of_it = |device: &&VirtioDevice| self.transport_of(device) == transport;
+            let devices = self.devices.iter().filter(of_it).count();
+            let max = transport.places();
+            if devices > max {
+                problems.push(Problem::Devices {
+                    devices,
+                    transport,
+                    max,
+                });
+            }
         }
         let mut opened = None;
         match (&self.loader, &self.payload) {
@@ -222,10 +276,12 @@ pub enum Problem {
     #[error(transparent)]
     Memory(memory::Error),
     /// More devices than there are places for.
-    #[error("{devices} virtio devices: there are places for {max}")]
+    #[error("{devices} virtio devices on {transport}: there are places for {max}")]
     Devices {
         /// As configured.
         devices: usize,
+        /// Where.
+        transport: Transport,
         /// The limit.
         max: usize,
     },

@@ -2,7 +2,7 @@
 
 use crate::control::Control;
 use crate::exits::Exits;
-use crate::{Error, Outcome, State};
+use crate::{Error, Outcome, State, Transport};
 use std::fmt;
 use std::sync::Arc;
 use virtio::device::Kind;
@@ -111,6 +111,8 @@ pub struct DeviceReport {
     pub name: String,
     /// What it is.
     pub kind: Kind,
+    /// Where its driver had to look for it.
+    pub transport: Transport,
     /// Whether the guest has started it at least once (`DRIVER_OK`).
     pub started: bool,
 }

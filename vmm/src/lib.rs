@@ -33,6 +33,7 @@
 //!   vcpu     one thread each: exit in, entry out      gate     run, hold, end: told to vCPUs
 //!   bus      address -> device                        control  vCPUs and devices, in order
 //!   window   a virtio device at an address            state    the table of states
+//!   pci      a bus of virtio devices                  plugged  a virtio device, wherever it is
 //!   acpi, legacy, memory, arch: the machine that the guest sees
 //! ```
 //!
@@ -63,13 +64,17 @@ mod irq;
 mod legacy;
 mod memory;
 mod outcome;
+mod pci;
+mod plugged;
 mod state;
 mod vcpu;
 mod vm;
 mod window;
 
 pub use boot::{DeviceWindow, Guest, Loader};
-pub use config::{Config, KvmSource, MAX_CPUS, Problem, Problems, SerialPort, VirtioDevice};
+pub use config::{
+    Config, KvmSource, MAX_CPUS, Problem, Problems, SerialPort, Transport, VirtioDevice,
+};
 pub use error::Error;
 pub use exits::Exits;
 pub use handle::{DeviceReport, Handle, Report};

@@ -2,13 +2,15 @@
 
 use crate::arch::{boot, cpuid, layout, msr};
 use crate::boot::{DeviceWindow, Guest};
-use crate::bus::BusDevice;
-use crate::config::{Config, KvmSource, Problem, SerialPort, VirtioDevice};
+use crate::config::{Config, KvmSource, Problem, SerialPort, Transport, VirtioDevice};
 use crate::control::{ActiveDevice, Control, Devices, PowerButton};
 use crate::handle::Handle;
+use crate::irq::{Messages, NoLine};
 use crate::legacy::pm::Pm;
 use crate::legacy::serial::{Coalesced, Gather, Serial};
 use crate::outcome::CrashReport;
+use crate::pci;
+use crate::plugged::Plugged;
 use crate::state::Step;
 use crate::vcpu::{self, Board, Cpu};
 use crate::window::VirtioMmio;
@@ -19,6 +21,7 @@ use loader::{Boot, Platform};
 use std::sync::Arc;
 use std::thread::{self, ScopedJoinHandle};
 use virtio::GuestMemory;
+use virtio::transport::pci::Pci;
 
 /// A vCPU's thread runs the bus and the registers of devices: nothing that is deep.
 const VCPU_STACK: usize = 256 << 10;
@@ -55,26 +58,21 @@ impl Vm {
 
         let control = Arc::new(Control::new(cpus.len()));
         let mut board = Board::new(Arc::clone(&memory), triple_fault_reboots);
-        let devices = std::mem::take(&mut config.devices);
-        let devices = plug_in_devices(devices, &kvm, &mut board, &control)?;
+        let devices = plug_in_devices(&mut config, &kvm, &mut board, &control)?;
         let serial = config.serial.take();
         let serial = serial
             .map(|port| plug_in_serial(port, &kvm, &cpus, &mut board))
             .transpose()?;
         let pm = plug_in_legacy(&kvm, &mut board)?;
 
-        let windows: Vec<_> = devices
-            .iter()
-            .map(|device| device.window().clone())
-            .collect();
         let tables = with_acpi
-            .then(|| write_acpi(&memory, config.cpus, windows.len(), serial.is_some()))
+            .then(|| write_acpi(&memory, config.cpus, &devices, serial.is_some()))
             .transpose()?;
         let boot = load(
             &mut config,
             opened.as_ref(),
             &memory,
-            &windows,
+            &devices,
             tables.as_ref(),
         )?;
         if let Some(first) = cpus.first() {
@@ -82,10 +80,7 @@ impl Vm {
         }
 
         control.set_devices(Devices {
-            active: devices
-                .into_iter()
-                .map(|device| device as Arc<dyn ActiveDevice>)
-                .collect(),
+            active: devices.active,
             power_button: with_acpi.then_some(pm as Arc<dyn PowerButton>),
         });
         Ok(Vm {
@@ -233,27 +228,72 @@ fn create_vcpus(vm: &kvm::Vm, supported: &CpuId, cpus: u32) -> Result<Vec<kvm::V
         .collect()
 }
 
+/// The virtio devices of a machine.
+#[derive(Default)]
+struct VirtioDevices {
+    /// All of them, as configured.
+    active: Vec<Arc<dyn ActiveDevice>>,
+    /// Those that have one.
+    windows: Vec<DeviceWindow>,
+    on_pci: bool,
+}
+
 fn plug_in_devices(
-    devices: Vec<VirtioDevice>,
+    config: &mut Config,
     vm: &kvm::Vm,
     board: &mut Board,
     control: &Control,
-) -> Result<Vec<Arc<VirtioMmio>>, Error> {
-    // validate() has counted the devices, so each has a window.
-    (0..)
-        .map_while(layout::window)
-        .zip(devices)
-        .map(|(at, device)| {
-            let device = VirtioMmio::new(device, at, vm, &board.memory, &control.gate)?;
-            let device = Arc::new(device);
-            let range = at.base..at.base + at.size;
-            board
-                .mmio
-                .insert(range, Arc::clone(&device) as Arc<dyn BusDevice>)
-                .map_err(misfit("the virtio devices"))?;
-            Ok(device)
-        })
-        .collect()
+) -> Result<VirtioDevices, Error> {
+    let mut devices = VirtioDevices::default();
+    let mut functions = Vec::new();
+    // validate() has counted the devices, so each has a window or a slot.
+    let mut windows = (0..).map_while(layout::window);
+    for device in std::mem::take(&mut config.devices) {
+        match config.transport_of(&device) {
+            Transport::Pci => {
+                let function = Arc::new(pci_function(device, vm, board, control)?);
+                devices.active.push(Arc::clone(&function) as _);
+                functions.push(function);
+            }
+            Transport::Mmio => {
+                let Some(at) = windows.next() else { continue };
+                let device = VirtioMmio::new(device, at, vm, &board.memory, &control.gate)?;
+                devices.active.push(Arc::clone(device.device()) as _);
+                devices.windows.push(device.window().clone());
+                let range = at.base..at.base + at.size;
+                board
+                    .mmio
+                    .insert(range, Arc::new(device))
+                    .map_err(misfit("the virtio devices"))?;
+            }
+        }
+    }
+    devices.on_pci = !functions.is_empty();
+    if devices.on_pci {
+        let root = pci::Root::new(functions, Box::new(vm.clone()));
+        root.attach(&mut board.mmio, &mut board.pio)
+            .map_err(misfit("the PCI bus"))?;
+    }
+    Ok(devices)
+}
+
+/// A device behind a function, with an interrupt for each queue and one for its configuration.
+fn pci_function(
+    device: VirtioDevice,
+    vm: &kvm::Vm,
+    board: &Board,
+    control: &Control,
+) -> Result<Plugged<Pci>, Error> {
+    let vectors = device.device.spec().queues.len() + 1;
+    let messages =
+        Messages::new(vm, vectors).map_err(failed("making the interrupts of a device"))?;
+    Plugged::new(
+        device,
+        &board.memory,
+        &control.gate,
+        Arc::new(NoLine),
+        |device, environment| Pci::new(device, environment, Arc::new(messages)),
+    )
 }
 
 fn plug_in_serial(
@@ -297,13 +337,16 @@ fn plug_in_legacy(vm: &kvm::Vm, board: &mut Board) -> Result<Arc<Pm>, Error> {
 fn write_acpi(
     memory: &GuestMemory,
     cpus: u32,
-    devices: usize,
+    devices: &VirtioDevices,
     serial: bool,
 ) -> Result<acpi::Tables, Error> {
-    let windows: Vec<_> = (0..devices).map_while(layout::window).collect();
+    let windows: Vec<_> = (0..devices.windows.len())
+        .map_while(layout::window)
+        .collect();
     let info = acpi::AcpiInfo {
         cpus,
         virtio_mmio: &windows,
+        pci: devices.on_pci,
         serial,
         rtc: true,
     };
@@ -314,17 +357,17 @@ fn load(
     config: &mut Config,
     opened: Option<&loader::Opened>,
     memory: &GuestMemory,
-    devices: &[DeviceWindow],
+    devices: &VirtioDevices,
     tables: Option<&acpi::Tables>,
 ) -> Result<Boot, Error> {
     let cmdline = config
         .payload
         .as_ref()
         .map_or("", |payload| payload.cmdline.as_str());
-    let mut parameters = cmdline::defaults(cmdline);
+    let mut parameters = cmdline::defaults(cmdline, devices.on_pci);
     if tables.is_none() {
         // Only then: a kernel that finds a device in both places complains about the second.
-        parameters.extend(devices.iter().map(DeviceWindow::parameter));
+        parameters.extend(devices.windows.iter().map(DeviceWindow::parameter));
     }
     let reserved: Vec<_> = tables
         .iter()
@@ -342,7 +385,7 @@ fn load(
                 memory,
                 platform: &platform,
                 payload,
-                devices,
+                devices: &devices.windows,
             })
             .map_err(Error::Load),
         (None, Some(opened)) => opened

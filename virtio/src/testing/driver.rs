@@ -4,6 +4,8 @@
 //! A [`Driver`] knows no transport: what it asks of one is the trait [`Transport`], which is
 //! written once for each of them, so whatever is tested with it is tested over all.
 
+pub mod pci;
+
 use super::irq::{Counts, Interrupts};
 use super::ring::{Ring, ram};
 use crate::features::{INDIRECT_DESC, VERSION_1};
@@ -37,7 +39,9 @@ pub trait Transport {
     fn status(&mut self) -> u8;
     /// Writes the device status.
     fn set_status(&mut self, status: u8);
-    /// The largest size of a queue; 0 if there is no such queue.
+    /// Lets interrupts through. A reset may undo it.
+    fn enable_interrupts(&mut self) {}
+    /// The largest size of a queue that was not set up yet; 0 if there is no such queue.
     fn queue_max_size(&mut self, queue: u16) -> u16;
     /// Tells size and addresses of a queue.
     fn set_queue(&mut self, queue: u16, config: &QueueConfig);
@@ -55,6 +59,8 @@ pub trait Transport {
     fn config_generation(&mut self) -> u32;
     /// Acknowledges all interrupts and tells their causes: bit 0 a queue, bit 1 the configuration.
     fn acknowledge(&mut self) -> u32;
+    /// Machine: one turn of a device without a thread.
+    fn turn(&mut self);
     /// Machine: stops the device, to go on later.
     fn pause(&mut self) -> Result<(), Error>;
     /// Machine: lets the device go on.
@@ -156,6 +162,10 @@ impl Transport for Mmio {
         let causes = self.get(register::INTERRUPT_STATUS);
         self.set(register::INTERRUPT_ACK, causes);
         causes
+    }
+
+    fn turn(&mut self) {
+        Mmio::turn(self);
     }
 
     fn pause(&mut self) -> Result<(), Error> {
@@ -291,6 +301,7 @@ impl<T: Transport> Driver<T> {
         let features = (wanted | VERSION_1) & self.transport.device_features();
         self.transport.set_driver_features(features);
         self.add_status(FEATURES_OK);
+        self.transport.enable_interrupts();
         self.features = features;
         self.transport.status() & FEATURES_OK != 0
     }

@@ -14,6 +14,7 @@ pub mod driver;
 pub mod echo;
 pub mod faulty;
 pub mod irq;
+pub mod msi;
 pub mod ring;
 
 pub use driver::{DEADLINE, Driver, Kick, Machine, Registers, Transport};

@@ -2,14 +2,14 @@
 //!
 //! Registers are 32 bits wide and aligned (4.2.2.2); other accesses read as 0 and are ignored.
 //! The configuration space takes any width. Everything that a register means is in
-//! [`Core`].
+//! [`Core`](super::Core).
 
-use super::{Core, Doorbell, Environment, set_half};
+use super::front::Front;
+use super::{Doorbell, Environment, set_half};
 use crate::device::Kind;
 use crate::worker::Mode;
-use crate::{Device, Error, Irq};
+use crate::{Device, Error};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Offsets of the registers (4.2.2).
 pub mod register {
@@ -82,11 +82,7 @@ const VENDOR: u32 = u32::from_le_bytes(*b"hype");
 
 /// A device behind a window of MMIO registers.
 pub struct Mmio {
-    core: Core,
-    interrupt: Arc<Interrupt>,
-    device_features_sel: u32,
-    driver_features_sel: u32,
-    queue_sel: u32,
+    front: Front,
 }
 
 impl Mmio {
@@ -100,27 +96,15 @@ impl Mmio {
 
     /// The same, with a choice of where the device runs.
     pub fn with_mode(device: Box<dyn Device>, env: Environment, mode: Mode) -> Result<Self, Error> {
-        let interrupt = Arc::new(Interrupt {
-            status: AtomicU32::new(0),
-            irq: env.irq,
-        });
-        let env = Environment {
-            irq: Arc::clone(&interrupt) as _,
-            ..env
-        };
         Ok(Mmio {
-            core: Core::with_mode(device, env, mode)?,
-            interrupt,
-            device_features_sel: 0,
-            driver_features_sel: 0,
-            queue_sel: 0,
+            front: Front::new(device, env, mode)?,
         })
     }
 
     /// An access of the vCPU's to `offset` in the window.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) {
         if let Some(offset) = offset.checked_sub(CONFIG) {
-            return self.core.read_config(offset, data);
+            return self.front.core.read_config(offset, data);
         }
         data.fill(0);
         if let Ok(data) = <&mut [u8; 4]>::try_from(data) {
@@ -131,7 +115,7 @@ impl Mmio {
     /// An access of the vCPU's to `offset` in the window.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
         if let Some(offset) = offset.checked_sub(CONFIG) {
-            self.core.write_config(offset, data);
+            self.front.core.write_config(offset, data);
         } else if let Ok(data) = <[u8; 4]>::try_from(data) {
             self.set_register(offset, u32::from_le_bytes(data));
         }
@@ -145,134 +129,94 @@ impl Mmio {
             queue,
             event: Arc::clone(event),
         };
-        (0..).zip(self.core.doorbells()).map(doorbell).collect()
+        (0..)
+            .zip(self.front.core.doorbells())
+            .map(doorbell)
+            .collect()
     }
 
     /// How messages call the device.
     pub fn name(&self) -> &str {
-        &self.core.spec().name
+        &self.front.core.spec().name
     }
 
     /// The device type.
     pub fn kind(&self) -> Kind {
-        self.core.kind()
+        self.front.core.kind()
     }
 
     /// Whether a driver has ever said `DRIVER_OK`.
     pub fn ever_started(&self) -> bool {
-        self.core.ever_started()
+        self.front.core.ever_started()
     }
 
     /// Stops the device, keeping its queues. The vCPUs are paused already.
     pub fn pause(&mut self) -> Result<(), Error> {
-        self.core.pause()
+        self.front.core.pause()
     }
 
     /// Puts a paused device back to work. If the host can't, it stays paused.
     pub fn resume(&mut self) -> Result<(), Error> {
-        self.core.resume()
+        self.front.core.resume()
     }
 
     /// Tells the device to stop, without waiting: [`stop`](Self::stop) then waits less.
     pub fn ask_to_stop(&mut self) {
-        self.core.ask_to_stop();
+        self.front.core.ask_to_stop();
     }
 
     /// Stops the device for good and drops it, or leaves it behind if it waits for the host.
     pub fn stop(&mut self) {
-        self.core.stop();
+        self.front.core.stop();
     }
 
     /// One turn of a device in [`Mode::Inline`].
     pub fn turn(&mut self) {
-        self.core.turn();
+        self.front.core.turn();
     }
 
     // Registers that are not there, or that are for writing, read as 0.
     fn register(&self, offset: u64) -> u32 {
-        let queue = self.core.queue(self.queue_sel);
+        let queue = self.front.queue();
         match offset {
             MAGIC_VALUE => MAGIC,
             VERSION => 2,
-            DEVICE_ID => self.core.kind() as u32,
+            DEVICE_ID => self.front.core.kind() as u32,
             VENDOR_ID => VENDOR,
-            DEVICE_FEATURES => self.core.device_features(self.device_features_sel),
+            DEVICE_FEATURES => self.front.device_features(),
             QUEUE_NUM_MAX => queue.map_or(0, |queue| queue.max_size.into()),
             QUEUE_READY => queue.map_or(0, |queue| queue.ready.into()),
-            INTERRUPT_STATUS => self.interrupt.status.load(Ordering::Acquire),
-            STATUS => self.core.status().into(),
+            INTERRUPT_STATUS => self.front.causes(),
+            STATUS => self.front.core.status().into(),
             // Whatever SHM_SEL says: no device here has shared memory.
             SHM_LEN_LOW | SHM_LEN_HIGH | SHM_BASE_LOW | SHM_BASE_HIGH => u32::MAX,
-            CONFIG_GENERATION => self.core.config_generation(),
+            CONFIG_GENERATION => self.front.core.config_generation(),
             _ => 0,
         }
     }
 
     // Registers that are not there, or that are for reading, ignore what is written.
     fn set_register(&mut self, offset: u64, value: u32) {
-        let sel = self.queue_sel;
+        let front = &mut self.front;
         match offset {
-            DEVICE_FEATURES_SEL => self.device_features_sel = value,
-            DRIVER_FEATURES => self
-                .core
-                .set_driver_features(self.driver_features_sel, value),
-            DRIVER_FEATURES_SEL => self.driver_features_sel = value,
-            QUEUE_SEL => self.queue_sel = value,
-            QUEUE_NUM => self.core.set_queue_size(sel, value),
-            QUEUE_READY => self.core.set_queue_ready(sel, value),
-            QUEUE_NOTIFY => self.core.notify(value),
-            INTERRUPT_ACK => self.interrupt.acknowledge(value),
-            STATUS => self.set_status(value),
-            QUEUE_DESC_LOW => self.set_address(|queue| set_half(queue.desc, 0, value)),
-            QUEUE_DESC_HIGH => self.set_address(|queue| set_half(queue.desc, 1, value)),
-            QUEUE_DRIVER_LOW => self.set_address(|queue| set_half(queue.avail, 0, value)),
-            QUEUE_DRIVER_HIGH => self.set_address(|queue| set_half(queue.avail, 1, value)),
-            QUEUE_DEVICE_LOW => self.set_address(|queue| set_half(queue.used, 0, value)),
-            QUEUE_DEVICE_HIGH => self.set_address(|queue| set_half(queue.used, 1, value)),
+            DEVICE_FEATURES_SEL => front.device_features_sel = value,
+            DRIVER_FEATURES => front.set_driver_features(value),
+            DRIVER_FEATURES_SEL => front.driver_features_sel = value,
+            QUEUE_SEL => front.queue_sel = value,
+            QUEUE_NUM => front.set_queue_size(value),
+            QUEUE_READY => front.set_queue_ready(value),
+            QUEUE_NOTIFY => front.core.notify(value),
+            INTERRUPT_ACK => {
+                front.acknowledge(value);
+            }
+            STATUS => front.set_status(value),
+            QUEUE_DESC_LOW => front.set_queue_address(|queue| set_half(queue.desc, 0, value)),
+            QUEUE_DESC_HIGH => front.set_queue_address(|queue| set_half(queue.desc, 1, value)),
+            QUEUE_DRIVER_LOW => front.set_queue_address(|queue| set_half(queue.avail, 0, value)),
+            QUEUE_DRIVER_HIGH => front.set_queue_address(|queue| set_half(queue.avail, 1, value)),
+            QUEUE_DEVICE_LOW => front.set_queue_address(|queue| set_half(queue.used, 0, value)),
+            QUEUE_DEVICE_HIGH => front.set_queue_address(|queue| set_half(queue.used, 1, value)),
             _ => {}
         }
-    }
-
-    fn set_address(&mut self, change: impl FnOnce(&mut super::Addresses<'_>)) {
-        self.core.set_queue_addresses(self.queue_sel, change);
-    }
-
-    fn set_status(&mut self, value: u32) {
-        self.core.set_status(value);
-        if value == 0 {
-            self.device_features_sel = 0;
-            self.driver_features_sel = 0;
-            self.queue_sel = 0;
-            self.interrupt.acknowledge(u32::MAX);
-        }
-    }
-}
-
-/// `InterruptStatus`: says why, before the interrupt is raised.
-struct Interrupt {
-    status: AtomicU32,
-    irq: Arc<dyn Irq>,
-}
-
-/// "Used Buffer Notification".
-const USED_BUFFER: u32 = 1;
-/// "Configuration Change Notification"; of the device status as well.
-const CONFIG_CHANGE: u32 = 2;
-
-impl Interrupt {
-    fn acknowledge(&self, causes: u32) {
-        self.status.fetch_and(!causes, Ordering::AcqRel);
-    }
-}
-
-impl Irq for Interrupt {
-    fn queue(&self, queue: u16) {
-        self.status.fetch_or(USED_BUFFER, Ordering::AcqRel);
-        self.irq.queue(queue);
-    }
-
-    fn config(&self) {
-        self.status.fetch_or(CONFIG_CHANGE, Ordering::AcqRel);
-        self.irq.config();
     }
 }

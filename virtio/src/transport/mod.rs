@@ -1,8 +1,8 @@
 //! What all transports have in common: the device status, feature negotiation, queue set-up,
 //! reset, and handing the device to its worker (virtio 1.2, chapters 2 and 3).
 //!
-//! A transport decodes registers ([`mmio`]) and calls [`Core`], which knows no register and no
-//! offset. The rules of the specification are here once, and every value comes from the guest:
+//! A transport decodes registers ([`mmio`], [`pci`]) and calls [`Core`], which knows no register
+//! and no offset. The rules of the specification are here once, and every value comes from the guest:
 //! what isn't allowed is ignored, and the driver sees that when it reads back.
 //!
 //! ```text
@@ -24,8 +24,10 @@
 //! Not here: resetting single queues (`VIRTIO_F_RING_RESET` isn't offered), and taking a queue
 //! out of service while the device is active, which needs that feature.
 
+mod front;
 pub mod mmio;
 mod negotiation;
+pub mod pci;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -46,7 +48,7 @@ use vmm_sys_util::eventfd::EventFd;
 pub struct Environment {
     /// Guest memory.
     pub memory: Arc<GuestMemory>,
-    /// How the device interrupts its driver.
+    /// How the device interrupts its driver, unless its transport knows better.
     pub irq: Arc<dyn Irq>,
     /// The ring layouts that its driver may choose from.
     pub rings: Rings,
@@ -59,7 +61,7 @@ pub struct Environment {
 pub struct Doorbell {
     /// The offset of the register in the transport's window.
     pub offset: u64,
-    /// The queue, which is also the value that the driver writes there.
+    /// The queue. Where queues share an offset, it is the value that the driver writes there.
     pub queue: u16,
     /// What a notify signals.
     pub event: Arc<EventFd>,

@@ -7,6 +7,8 @@
 //!  Scope (_SB) {
 //!      Device (C000) { Name (_HID, "ACPI0007") Name (_UID, 0) }                  processor
 //!      Device (VR00) { Name (_HID, "LNRO0005") Name (_UID, 0) Name (_CRS, …) }   virtio-mmio
+//!      Device (PCI0) { Name (_HID, EisaId ("PNP0A08")) … }                       PCI host bridge
+//!      Device (MCFG) { Name (_HID, EisaId ("PNP0C02")) … }                       its ECAM window
 //!      Device (COM1) { Name (_HID, EisaId ("PNP0501")) … }                       serial port
 //!      Device (RTC0) { Name (_HID, EisaId ("PNP0B00")) … }                       CMOS clock
 //!      Device (PNIC) { Name (_HID, "QEMU0001") … }                               pvpanic
@@ -19,9 +21,10 @@ use super::{AcpiInfo, Error};
 use crate::arch::layout::{self, Window};
 use crate::legacy::pm;
 use acpi_tables::aml::{
-    And, Arg, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
-    FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Name, Notify, OpRegion,
-    OpRegionSpace, Package, Path, ResourceTemplate, Scope, Store, ZERO,
+    AddressSpace, AddressSpaceCacheable, And, Arg, Device, EISAName, Equal, Field, FieldAccessType,
+    FieldEntry, FieldLockRule, FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method,
+    Name, Notify, OpRegion, OpRegionSpace, Package, Path, ResourceTemplate, Return, Scope, Store,
+    ZERO,
 };
 use acpi_tables::{Aml, AmlSink};
 use std::ops::Range;
@@ -60,6 +63,9 @@ pub(super) fn body(info: &AcpiInfo<'_>) -> Result<Vec<u8>, Error> {
             .count()
             > 1;
         devices.virtio_mmio(index, window, shared)?;
+    }
+    if info.pci {
+        devices.pci();
     }
     if info.serial {
         devices.serial();
@@ -130,6 +136,55 @@ impl Code {
             ],
         ));
         Ok(())
+    }
+
+    /// The host bridge, and that nothing else is where configuration space is: without that,
+    /// Linux does not trust the MCFG table.
+    fn pci(&mut self) {
+        let windows = layout::PCI_WINDOW;
+        self.add(&Device::new(
+            Path::new("PCI0"),
+            vec![
+                &name("_HID", &EISAName::new("PNP0A08")),
+                &name("_CID", &EISAName::new("PNP0A03")),
+                &name("_UID", &0u8),
+                &name("_SEG", &0u8),
+                &name("_BBN", &0u8),
+                &name("_CCA", &1u8),
+                &name(
+                    "_CRS",
+                    &ResourceTemplate::new(vec![
+                        &AddressSpace::new_bus_number(0u16, 0),
+                        &ports(&(layout::PCI_ADDRESS_PORT.start..layout::PCI_DATA_PORTS.end)),
+                        &AddressSpace::new_memory(
+                            AddressSpaceCacheable::NotCacheable,
+                            true,
+                            low(windows.start),
+                            low(windows.end - 1),
+                            None,
+                        ),
+                    ]),
+                ),
+                // All that the guest asks to control it may: there is nothing that firmware would.
+                &Method::new(Path::new("_OSC"), 4, false, vec![&Return::new(&Arg(3))]),
+            ],
+        ));
+        let ecam = layout::PCI_ECAM;
+        self.add(&Device::new(
+            Path::new("MCFG"),
+            vec![
+                &name("_HID", &EISAName::new("PNP0C02")),
+                &name("_UID", &0u8),
+                &name(
+                    "_CRS",
+                    &ResourceTemplate::new(vec![&Memory32Fixed::new(
+                        true,
+                        low(ecam.start),
+                        low(ecam.end - ecam.start),
+                    )]),
+                ),
+            ],
+        ));
     }
 
     fn serial(&mut self) {
@@ -228,6 +283,11 @@ impl Code {
 
 fn name(path: &str, value: &dyn Aml) -> Name {
     Name::new(Path::new(path), value)
+}
+
+/// A number of the table of addresses; those of PCI have 32 bits.
+fn low(address: u64) -> u32 {
+    u32::try_from(address).unwrap_or(u32::MAX)
 }
 
 /// An interrupt as irqfd makes it: an edge, active high.

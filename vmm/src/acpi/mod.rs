@@ -3,6 +3,7 @@
 //! ```text
 //!  RSDP -> XSDT -> FADT -> DSDT     devices as bytecode
 //!               -> MADT             processors and interrupt controllers
+//!               -> MCFG             where PCI configuration space is, if there is PCI
 //! ```
 //!
 //! The machine is *hardware-reduced* (3.11.1): no system control interrupt, no PM timer, no
@@ -30,6 +31,8 @@ pub struct AcpiInfo<'a> {
     pub cpus: u32,
     /// The virtio-mmio devices.
     pub virtio_mmio: &'a [Window],
+    /// Whether there is a PCI bus.
+    pub pci: bool,
     /// Whether COM1 is there.
     pub serial: bool,
     /// Whether the guest is told of the CMOS clock. Linux then registers it as `rtc0` and reads it
@@ -114,27 +117,40 @@ pub fn build(memory: &GuestMemory, info: &AcpiInfo<'_>) -> Result<Tables, Error>
 /// All tables as they are to lie in memory, in one piece, and where.
 fn assemble(info: &AcpiInfo<'_>, low_end: u64) -> Result<(Vec<u8>, Tables), Error> {
     let dsdt = tables::dsdt(&dsdt::body(info)?);
-    let madt = tables::madt(info);
+    let others: Vec<_> = [tables::madt(info)]
+        .into_iter()
+        .chain(info.pci.then(tables::mcfg))
+        .collect();
 
     let mut size = 0;
-    let [rsdp_at, xsdt_at, fadt_at, madt_at, dsdt_at] = [
+    let [rsdp_at, xsdt_at, fadt_at, dsdt_at] = [
         tables::RSDP_SIZE,
-        tables::XSDT_SIZE,
+        tables::xsdt_size(1 + others.len()),
         tables::FADT_SIZE,
-        madt.len(),
         dsdt.len(),
     ]
     .map(|length| place(&mut size, length));
+    let others: Vec<_> = others
+        .into_iter()
+        .map(|table| (place(&mut size, table.len()), table))
+        .collect();
     let base = find_place(size, low_end)?;
 
+    let listed: Vec<_> = [fadt_at]
+        .into_iter()
+        .chain(others.iter().map(|(at, _)| *at))
+        .map(|at| base + at)
+        .collect();
     let mut bytes = Vec::new();
     for (at, table) in [
         (rsdp_at, tables::rsdp(base + xsdt_at)),
-        (xsdt_at, tables::xsdt([base + fadt_at, base + madt_at])),
+        (xsdt_at, tables::xsdt(&listed)),
         (fadt_at, tables::fadt(base + dsdt_at, info)),
-        (madt_at, madt),
         (dsdt_at, dsdt),
-    ] {
+    ]
+    .into_iter()
+    .chain(others)
+    {
         bytes.resize(usize::try_from(at).unwrap_or(usize::MAX), 0);
         bytes.extend_from_slice(&table);
     }

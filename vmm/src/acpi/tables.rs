@@ -1,4 +1,4 @@
-//! The fixed tables: RSDP, XSDT, FADT, MADT, and the DSDT's header.
+//! The fixed tables: RSDP, XSDT, FADT, MADT, MCFG, and the DSDT's header.
 
 use super::AcpiInfo;
 use crate::arch::layout;
@@ -6,6 +6,7 @@ use crate::legacy::{pm, reset, rtc};
 use acpi_tables::Aml;
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
@@ -17,8 +18,11 @@ const HEADER_SIZE: u32 = 36;
 
 pub(super) const RSDP_SIZE: usize = 36;
 pub(super) const FADT_SIZE: usize = 276;
-/// Two entries.
-pub(super) const XSDT_SIZE: usize = 36 + 2 * 8;
+
+/// The size of a list of so many tables.
+pub(super) fn xsdt_size(tables: usize) -> usize {
+    HEADER_SIZE as usize + tables * 8
+}
 
 /// The root pointer (5.2.5).
 pub(super) fn rsdp(xsdt: u64) -> Vec<u8> {
@@ -26,10 +30,10 @@ pub(super) fn rsdp(xsdt: u64) -> Vec<u8> {
 }
 
 /// The list of tables (5.2.8).
-pub(super) fn xsdt(tables: [u64; 2]) -> Vec<u8> {
+pub(super) fn xsdt(tables: &[u64]) -> Vec<u8> {
     let mut table = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     for address in tables {
-        table.add_entry(address);
+        table.add_entry(*address);
     }
     bytes(&table)
 }
@@ -126,6 +130,13 @@ pub(super) fn madt(info: &AcpiInfo<'_>) -> Vec<u8> {
         body.extend_from_slice(&[NMI_PIN, 0, 0, 0]);
     }
     table(*b"APIC", 5, &body)
+}
+
+/// Where PCI configuration space is (PCI Firmware 3.2, 4.1.2): that of one bus.
+pub(super) fn mcfg() -> Vec<u8> {
+    let mut table = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    table.add_ecam(layout::PCI_ECAM.start, 0, 0, 0);
+    bytes(&table)
 }
 
 /// The header of the differentiated system description (5.2.11.1) and `body`.

@@ -11,6 +11,7 @@ fn info(cpus: u32, windows: &[Window]) -> AcpiInfo<'_> {
     AcpiInfo {
         cpus,
         virtio_mmio: windows,
+        pci: false,
         serial: true,
         rtc: true,
     }
@@ -62,7 +63,6 @@ impl Walk {
         assert_eq!((sum(&rsdp[..20]), sum(rsdp)), (0, 0));
         assert_eq!((rsdp[15], u32_at(rsdp, 20)), (2, 36));
         let xsdt = self.table(u64_at(rsdp, 24), b"XSDT");
-        assert_eq!(xsdt.len(), 36 + 16);
         let fadt = self.table(u64_at(xsdt, 36), b"FACP");
         let madt = self.table(u64_at(xsdt, 44), b"APIC");
         let dsdt = self.table(u64_at(fadt, 140), b"DSDT");
@@ -92,6 +92,7 @@ fn checksums_lengths_and_pointers_hold_for_many_shapes() {
                 let info = AcpiInfo {
                     cpus,
                     virtio_mmio: &windows,
+                    pci: serial,
                     serial,
                     rtc,
                 };
@@ -192,6 +193,7 @@ fn the_fadt_says_what_is_there_and_what_is_not() {
     let shape = |serial, rtc| AcpiInfo {
         cpus: 1,
         virtio_mmio: &[],
+        pci: false,
         serial,
         rtc,
     };
@@ -283,6 +285,7 @@ fn absent_devices_are_not_in_the_dsdt() {
     let none = AcpiInfo {
         cpus: 1,
         virtio_mmio: &[],
+        pci: false,
         serial: false,
         rtc: false,
     };
@@ -295,6 +298,33 @@ fn absent_devices_are_not_in_the_dsdt() {
         assert!(contains(all, name) && contains(bare, name), "{name:?}");
     }
     assert!(!contains(all, b"VR02"));
+}
+
+#[test]
+fn a_pci_bus_is_described_by_a_table_and_a_host_bridge_and_only_if_there_is_one() {
+    let contains = |dsdt: &[u8], name: &[u8]| dsdt.windows(name.len()).any(|at| at == name);
+    let with = AcpiInfo {
+        pci: true,
+        ..info(1, &[])
+    };
+    let (walk, _) = Walk::new(&with, 1 << 30);
+    let xsdt = walk.table(u64_at(&walk.bytes, 24), b"XSDT");
+    assert_eq!(xsdt.len(), 36 + 3 * 8);
+    let mcfg = walk.table(u64_at(xsdt, 52), b"MCFG");
+    // One entry: address, segment 0, bus 0 to 0.
+    assert_eq!((mcfg.len(), u64_at(mcfg, 44)), (60, layout::PCI_ECAM.start));
+    assert_eq!(mcfg[52..], [0; 8]);
+    let [.., dsdt] = walk.tables();
+    assert!(contains(dsdt, b"PCI0") && contains(dsdt, b"_OSC"));
+    // The end of the window, as a descriptor of 32 bits has it.
+    let end = (layout::PCI_WINDOW.end - 1) as u32;
+    assert!(contains(dsdt, &end.to_le_bytes()));
+
+    let (walk, _) = Walk::new(&info(1, &[]), 1 << 30);
+    let xsdt = walk.table(u64_at(&walk.bytes, 24), b"XSDT");
+    assert_eq!(xsdt.len(), 36 + 2 * 8);
+    let [.., dsdt] = walk.tables();
+    assert!(!contains(dsdt, b"PCI0") && !contains(dsdt, b"MCFG"));
 }
 
 #[test]

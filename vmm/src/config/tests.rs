@@ -72,21 +72,44 @@ fn memory_sizes_that_are_too_small_or_not_whole_pages_are_refused() {
 }
 
 #[test]
-fn more_devices_than_windows_are_refused_with_the_limit() {
-    let devices =
-        || (0..=VIRTIO_MMIO_MAX).map(|_| virtio::console::Console::new(None, None).into());
-    let config = Config {
-        devices: devices().collect(),
+fn more_devices_than_places_on_a_transport_are_refused_with_the_limit() {
+    let devices = |count| (0..count).map(|_| virtio::console::Console::new(None, None).into());
+    for (transport, max) in [(Transport::Mmio, 256), (Transport::Pci, 248)] {
+        let config = |count| Config {
+            devices: devices(count).collect(),
+            transport,
+            ..sound()
+        };
+        config(max).validate().unwrap();
+
+        let problems = config(max + 1).validate().unwrap_err();
+
+        let expected = format!(
+            "{} virtio devices on {transport}: there are places for {max}",
+            max + 1
+        );
+        assert_eq!(problems.to_string(), expected);
+    }
+}
+
+#[test]
+fn devices_with_a_transport_of_their_own_count_there() {
+    let device = || VirtioDevice::from(virtio::console::Console::new(None, None));
+    let config = |on_pci| Config {
+        devices: (0..256)
+            .map(|_| device())
+            .chain((0..on_pci).map(|_| device().transport(Transport::Pci)))
+            .collect(),
         ..sound()
     };
 
-    let problems = config.validate().unwrap_err();
+    config(248).validate().unwrap();
+    let problems = config(249).validate().unwrap_err();
 
-    let expected = format!(
-        "{} virtio devices: there are places for 256",
-        VIRTIO_MMIO_MAX + 1
+    assert!(
+        problems.to_string().contains("249 virtio devices on pci"),
+        "{problems}"
     );
-    assert_eq!(problems.to_string(), expected);
 }
 
 #[test]

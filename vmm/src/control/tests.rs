@@ -43,6 +43,7 @@ impl ActiveDevice for Diary {
 
     fn report(&self) -> DeviceReport {
         DeviceReport {
+            transport: crate::Transport::Mmio,
             name: self.name.into(),
             kind: Kind::Console,
             started: self.pauses,

@@ -6,6 +6,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io::{Read, Write, stdin, stdout};
 use std::time::{Duration, Instant};
+use vmm::Transport;
 use vmm::virtio::transport::Rings;
 
 /// Bytes that are different at each place, as far as that goes.
@@ -33,6 +34,25 @@ fn send_and_expect(host: &mut Host, len: usize) {
     host.expect("ready");
     host.type_bytes(&pattern(len));
     host.expect(&String::from_utf8(pattern(len)).unwrap());
+}
+
+fn wait_for_a_resized_window() {
+    println!("ready");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let size = || {
+        tcgetwinsize(stdin())
+            .map(|size| (size.ws_col, size.ws_row))
+            .unwrap()
+    };
+    while size() != (123, 45) {
+        assert!(Instant::now() < deadline, "the window is {:?}", size());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn resize_the_window(host: &mut Host) {
+    host.expect("ready");
+    host.resizer.as_ref().unwrap().resize(123, 45);
 }
 
 /// Whether driver and console agreed on packed rings.
@@ -65,6 +85,28 @@ guest_test! {
 }
 
 guest_test! {
+    the_virtio_console_carries_bytes_both_ways_on_pci,
+    config: |plan| plan.config.transport = Transport::Pci,
+    guest: || {
+        let device = std::fs::canonicalize("/sys/bus/virtio/devices/virtio0").unwrap();
+        assert_eq!(device.to_str(), Some("/sys/devices/pci0000:00/0000:00:01.0/virtio0"));
+        let interrupts = read_to_string("/proc/interrupts");
+        assert!(interrupts.contains("MSI"), "{interrupts}");
+        echo(40_000);
+    },
+    host: |host| send_and_expect(host, 40_000),
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    the_window_has_the_size_that_the_host_gives_it_on_pci,
+    config: |plan| plan.config.transport = Transport::Pci,
+    guest: wait_for_a_resized_window,
+    host: resize_the_window,
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
     the_serial_port_carries_bytes_both_ways,
     config: |plan| plan.port = Port::TtyS0,
     guest: || echo(2_000),
@@ -75,19 +117,8 @@ guest_test! {
 guest_test! {
     the_window_has_the_size_that_the_host_gives_it,
     config: |_| {},
-    guest: || {
-        println!("ready");
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let size = || tcgetwinsize(stdin()).map(|size| (size.ws_col, size.ws_row)).unwrap();
-        while size() != (123, 45) {
-            assert!(Instant::now() < deadline, "the window is {:?}", size());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    },
-    host: |host| {
-        host.expect("ready");
-        host.resizer.as_ref().unwrap().resize(123, 45);
-    },
+    guest: wait_for_a_resized_window,
+    host: resize_the_window,
     ends: Outcome::Shutdown,
 }
 

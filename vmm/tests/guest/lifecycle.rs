@@ -4,7 +4,7 @@ use super::*;
 use crate::support::read_to_string;
 use rustix::system::RebootCommand;
 use std::time::{Duration, Instant};
-use vmm::State;
+use vmm::{State, Transport};
 
 guest_test! {
     a_power_off_is_a_shutdown,
@@ -84,29 +84,49 @@ guest_test! {
     ends: Outcome::Stopped,
 }
 
+/// Prints a line for each that is typed, and never rests.
+fn be_busy() {
+    std::thread::spawn(|| {
+        loop {
+            std::hint::spin_loop();
+        }
+    });
+    println!("ready");
+    let mut line = String::new();
+    while line != "end\n" {
+        println!("busy {}", read_to_string("/proc/uptime").trim());
+        line.clear();
+        std::io::stdin().read_line(&mut line).unwrap();
+    }
+}
+
+fn pause_a_hundred_times(host: &mut Host) {
+    host.expect("ready");
+    for _ in 0..100 {
+        host.type_bytes(b"go on\n");
+        host.handle.pause().unwrap();
+        assert_eq!(host.handle.state(), State::Paused);
+        host.handle.resume().unwrap();
+        host.expect("busy ");
+    }
+    host.type_bytes(b"end\n");
+}
+
 guest_test! {
     a_busy_guest_survives_a_hundred_pauses,
     config: |plan| plan.config.cpus = 2,
-    guest: || {
-        std::thread::spawn(|| loop { std::hint::spin_loop() });
-        println!("ready");
-        let mut line = String::new();
-        while line != "end\n" {
-            println!("busy {}", read_to_string("/proc/uptime").trim());
-            line.clear();
-            std::io::stdin().read_line(&mut line).unwrap();
-        }
+    guest: be_busy,
+    host: pause_a_hundred_times,
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    a_busy_guest_with_pci_survives_a_hundred_pauses,
+    config: |plan| {
+        plan.config.cpus = 2;
+        plan.config.transport = Transport::Pci;
     },
-    host: |host| {
-        host.expect("ready");
-        for _ in 0..100 {
-            host.type_bytes(b"go on\n");
-            host.handle.pause().unwrap();
-            assert_eq!(host.handle.state(), State::Paused);
-            host.handle.resume().unwrap();
-            host.expect("busy ");
-        }
-        host.type_bytes(b"end\n");
-    },
+    guest: be_busy,
+    host: pause_a_hundred_times,
     ends: Outcome::Shutdown,
 }

@@ -1,11 +1,12 @@
 //! What the guest finds: processors, memory, devices with and without ACPI; and how quietly.
 
 use super::*;
-use crate::support::{Port, read_to_string};
+use crate::support::{Plan, Port, read_to_string};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashSet;
 use std::thread;
 use vmm::virtio::rng::Rng;
+use vmm::{Exits, Transport, VirtioDevice};
 
 /// Stays on one processor until the kernel has counted a tenth of a second of work there.
 fn keep_busy(cpu: usize) {
@@ -122,18 +123,124 @@ guest_test! {
     ends: Outcome::Shutdown,
 }
 
-#[test]
-fn a_quiet_boot_makes_few_user_exits_and_none_for_a_notify() {
+/// The exits of a guest that prints one line.
+fn exits_of_a_quiet_boot(test: &str, transport: Transport) -> Option<Exits> {
     if init::is_guest() {
         init::run(|| println!("here"));
     }
-    let test = concat!(
-        module_path!(),
-        "::a_quiet_boot_makes_few_user_exits_and_none_for_a_notify"
-    );
-    let ended: Option<Ended> = crate::support::run(test, |_| {}, |_| {});
-    let Some(ended) = ended else { return };
+    let test = format!("{}::{test}", module_path!());
+    let plan = |plan: &mut Plan| plan.config.transport = transport;
+    let ended: Ended = crate::support::run(&test, plan, |_| {})?;
     let exits = ended.report.total_exits();
-    eprintln!("{exits}");
-    assert!(exits.guest() <= 200, "{exits}");
+    eprintln!("{transport}: {exits}");
+    Some(exits)
+}
+
+#[test]
+fn a_quiet_boot_makes_few_user_exits_and_none_for_a_notify() {
+    let test = "a_quiet_boot_makes_few_user_exits_and_none_for_a_notify";
+    if let Some(exits) = exits_of_a_quiet_boot(test, Transport::Mmio) {
+        assert!(exits.guest() <= 200, "{exits}");
+    }
+}
+
+/// What Linux asks of each PCI function before its driver does (it walks the list of capabilities a
+/// dozen times), by two ports.
+const EXITS_FOR_A_FUNCTION: u64 = 450;
+/// For the empty slots and the host bridge.
+const EXITS_FOR_A_BUS: u64 = 250;
+
+#[test]
+fn a_quiet_boot_with_pci_makes_the_user_exits_that_enumeration_costs() {
+    let test = "a_quiet_boot_with_pci_makes_the_user_exits_that_enumeration_costs";
+    if let Some(exits) = exits_of_a_quiet_boot(test, Transport::Pci) {
+        let budget = 200 + EXITS_FOR_A_BUS + EXITS_FOR_A_FUNCTION;
+        assert!(exits.guest() <= budget, "{exits}");
+    }
+}
+
+/// Prints a line for each that is typed.
+fn answer() {
+    println!("ready");
+    for _ in 0..ANSWERS {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).unwrap();
+        println!("answer {line}");
+    }
+}
+
+const ANSWERS: u64 = 100;
+
+/// Reads and writes of registers while the guest answers: each answer is several buffers in both
+/// queues, with interrupts and notifies.
+fn exits_of_answers(host: &mut Host) -> (u64, u64) {
+    host.expect("ready");
+    let before = host.handle.report().total_exits();
+    for _ in 0..ANSWERS {
+        host.type_bytes(b"question\n");
+        host.expect("answer question");
+    }
+    let after = host.handle.report().total_exits();
+    let exits = (
+        after.mmio_read - before.mmio_read,
+        after.mmio_write - before.mmio_write,
+    );
+    eprintln!("{ANSWERS} answers: {exits:?}");
+    exits
+}
+
+guest_test! {
+    a_console_at_work_makes_user_exits_for_interrupts_but_none_for_a_notify,
+    config: |_| {},
+    guest: answer,
+    // An interrupt is a read of its cause and a write that acknowledges it.
+    host: |host| {
+        let (reads, writes) = exits_of_answers(host);
+        assert!(writes < reads + ANSWERS / 2, "{reads} reads, {writes} writes");
+    },
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    a_console_at_work_on_pci_makes_no_user_exits,
+    config: |plan| plan.config.transport = Transport::Pci,
+    guest: answer,
+    host: |host| {
+        let (reads, writes) = exits_of_answers(host);
+        assert!(reads + writes < ANSWERS / 2, "{reads} reads, {writes} writes");
+    },
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    devices_on_both_transports_are_all_found,
+    config: |plan| {
+        let on_pci = || VirtioDevice::from(Rng::new()).transport(Transport::Pci);
+        plan.config.devices.extend((0..33).map(|_| on_pci()));
+    },
+    guest: || {
+        let bus = std::fs::read_dir("/sys/bus/virtio/devices").unwrap();
+        let devices: Vec<_> = bus
+            .map(|entry| std::fs::canonicalize(entry.unwrap().path()).unwrap())
+            .collect();
+        let on_pci = devices.iter().filter(|path| path.starts_with("/sys/devices/pci0000:00"));
+        assert_eq!((devices.len(), on_pci.count()), (34, 33));
+        assert!(std::path::Path::new("/sys/bus/pci/devices/0000:00:02.1").exists());
+        // BARs are where the machine has placed them, one behind the other.
+        let resources = read_to_string("/sys/bus/pci/devices/0000:00:02.1/resource");
+        assert!(resources.starts_with("0x00000000c0200000 0x00000000c020ffff"), "{resources}");
+    },
+    host: |_| {},
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    without_acpi_devices_on_pci_are_found_by_the_ports,
+    config: |plan| {
+        plan.config.acpi = false;
+        plan.config.transport = Transport::Pci;
+    },
+    guest: || init::end(rustix::system::RebootCommand::Restart),
+    host: |_| {},
+    ends: Outcome::Reboot,
 }

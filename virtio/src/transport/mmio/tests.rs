@@ -1,6 +1,7 @@
 use super::*;
 use crate::testing::driver::{Driver, Registers, Transport};
 use crate::testing::echo::{COMMAND, Command, Echo};
+use crate::transport::front::{CONFIG_CHANGE, USED_BUFFER};
 use crate::transport::status::DRIVER_OK;
 
 fn driver() -> Driver<Mmio> {
@@ -133,11 +134,11 @@ fn addresses_are_set_in_halves() {
     mmio.set_wide(QUEUE_DRIVER_LOW, 0x3333_3333_4444_4444);
     mmio.set_wide(QUEUE_DEVICE_LOW, 0x5555_5555_6666_6666);
     mmio.set(QUEUE_DESC_LOW, 0x7777_7777);
-    let queue = mmio.core.queue(1).unwrap();
+    let queue = mmio.front.core.queue(1).unwrap();
     assert_eq!(queue.desc, 0x1111_1111_7777_7777);
     assert_eq!(queue.avail, 0x3333_3333_4444_4444);
     assert_eq!(queue.used, 0x5555_5555_6666_6666);
-    assert_eq!(mmio.core.queue(0).unwrap().desc, 0);
+    assert_eq!(mmio.front.core.queue(0).unwrap().desc, 0);
 }
 
 #[test]

@@ -5,7 +5,9 @@
 //!  0x000e_0000  ACPI tables (RAM that the memory map reserves)
 //!  0x0010_0000  RAM: kernel, initrd
 //!  0xc000_0000  end of low RAM, start of the hole
+//!  0xc000_0000  BARs of PCI functions
 //!  0xd000_0000  virtio-mmio windows, 4 KiB each
+//!  0xe000_0000  PCI configuration space (ECAM)
 //!  0xfec0_0000  I/O APIC          } in KVM
 //!  0xfee0_0000  local APICs       }
 //!  0xfffb_c000  KVM's own pages (identity map, TSS)
@@ -29,6 +31,21 @@ pub const VIRTIO_MMIO_BASE: u64 = 0xd000_0000;
 pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
 /// As many windows as have a name of two hexadecimal digits in the ACPI namespace.
 pub const VIRTIO_MMIO_MAX: usize = 256;
+
+/// What the PCI host bridge passes on to the bus: BARs lie there, or nowhere. Below 4 GiB though
+/// they have 64 bits, for then a kernel without 64-bit resources can use them, and a page table
+/// that maps low memory reaches them.
+pub const PCI_WINDOW: Range<u64> = MMIO_HOLE_START..VIRTIO_MMIO_BASE;
+/// Configuration space of the one bus, a page for each function.
+pub const PCI_ECAM: Range<u64> = 0xe000_0000..0xe010_0000;
+/// `CONFIG_ADDRESS`: double words only, so that the reset port may lie in it.
+pub const PCI_ADDRESS_PORT: Range<u64> = 0xcf8..0xcf9;
+/// `CONFIG_DATA`.
+pub const PCI_DATA_PORTS: Range<u64> = 0xcfc..0xd00;
+/// Devices on the bus beside the host bridge.
+pub const PCI_DEVICES: usize = 31;
+/// A device has at most 8 functions.
+pub const PCI_FUNCTIONS_MAX: usize = 8 * PCI_DEVICES;
 
 /// Where Intel's chips, KVM's default and so every kernel have the I/O APIC.
 pub const IO_APIC_BASE: u32 = 0xfec0_0000;
@@ -113,6 +130,17 @@ mod tests {
         assert!(windows[0].base >= MMIO_HOLE_START);
         assert!(last.base + last.size <= u64::from(IO_APIC_BASE));
         assert_eq!(window(usize::MAX), None);
+    }
+
+    #[test]
+    fn pci_has_room_for_every_function_beside_everything_else() {
+        let bars = PCI_FUNCTIONS_MAX as u64 * virtio::transport::pci::Pci::BAR_SIZE;
+        assert!(bars <= PCI_WINDOW.end - PCI_WINDOW.start);
+        assert_eq!(PCI_ECAM.end - PCI_ECAM.start, 1 << 20);
+        const { assert!(PCI_WINDOW.start >= MMIO_HOLE_START && PCI_WINDOW.end <= VIRTIO_MMIO_BASE) };
+        let windows = VIRTIO_MMIO_SIZE * VIRTIO_MMIO_MAX as u64;
+        assert!(VIRTIO_MMIO_BASE + windows <= PCI_ECAM.start);
+        assert!(PCI_ECAM.end <= u64::from(IO_APIC_BASE));
     }
 
     #[test]
