@@ -17,8 +17,7 @@ use vmm::Transport;
 
 /// The end of `hype --help`.
 const AFTER_HELP: &str = "\
-One dash does as well as two: -mem 512, -mem=512.
-Keys on a terminal: Ctrl-A x quits, Ctrl-A h lists the others.
+One dash does as well as two. Keys: Ctrl-A x quits, Ctrl-A h lists the others.
 SIGTERM, SIGINT, SIGHUP press the power button; a second one, or SIGQUIT, stops
 the guest at once. SIGUSR1 pauses it, SIGUSR2 resumes it.
 
@@ -92,16 +91,16 @@ pub struct Machine {
     #[arg(long, value_name = "WHERE", value_parser = Stream::parse)]
     pub serial: Option<Stream>,
 
-    /// A disk, once for each: PATH, PATH:ro, mem:SIZE, or path=PATH with any of ,ro=on ,size=1G (created
-    /// if missing) ,format=raw ,direct=on ,serial=TEXT ,block_size=512|4096
-    #[arg(long, visible_alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
+    /// A disk: PATH[:ro], mem:SIZE, or path=PATH with any of ,ro=on ,size=1G ,format=raw ,direct=on
+    /// ,serial=TEXT ,block_size=512|4096
+    #[arg(long, alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
     pub block: Vec<Disk>,
 
     /// Where the virtio devices are: mmio or pci
     #[arg(long, value_name = "WHERE", default_value = "mmio", value_parser = transport)]
     pub transport: Transport,
 
-    /// Seconds that a guest which took the power button has for its power-off
+    /// Seconds for the power-off of a guest that took the power button
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub grace: u32,
 }
