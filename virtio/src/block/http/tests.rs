@@ -217,7 +217,7 @@ fn whatever_a_server_does_a_byte_is_right_or_an_error() {
         _ => Act::Send(answer),
     });
     let (mut right, mut failed) = (0, 0);
-    for _ in 0..200 {
+    for _ in 0..60 {
         // Blocks are asked for anew, as if there were no cache.
         disk.state.lock().unwrap().cache = Cache::new(2);
         let offset = 512 * random((LEN / 512 - 8) as u64) as usize;
@@ -229,5 +229,5 @@ fn whatever_a_server_does_a_byte_is_right_or_an_error() {
             Err(_) => failed += 1,
         }
     }
-    assert!(right > 20 && failed > 20, "{right} right, {failed} failed");
+    assert!(right > 6 && failed > 6, "{right} right, {failed} failed");
 }
