@@ -48,19 +48,17 @@ impl Version {
     /// then it can't be known.
     pub fn check(&self, now: &Version) -> Result<(), Failure> {
         let changed = |what: &str, before: &str, now: &str| {
-            Err(Failure::Changed(format!(
-                "its {what} was {before}, and is {now}"
-            )))
+            let how = format!("its {what} was {before}, and is {now}");
+            Err(Failure::Changed(how))
         };
-        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "missing".to_owned());
         if self.size != now.size {
             return changed("size", &self.size.to_string(), &now.size.to_string());
         }
         if self.etag != now.etag {
-            return changed("ETag", &or_none(&self.etag), &or_none(&now.etag));
+            return changed("ETag", &shown(&self.etag), &shown(&now.etag));
         }
         if self.modified != now.modified {
-            let (before, now) = (or_none(&self.modified), or_none(&now.modified));
+            let (before, now) = (shown(&self.modified), shown(&now.modified));
             return changed("Last-Modified", &before, &now);
         }
         Ok(())
@@ -106,7 +104,11 @@ impl Part {
         let got = text(headers, CONTENT_RANGE.as_str()).unwrap_or_default();
         match Part::parse(&got) {
             Some(part) if part.first == first && part.last == last.min(part.size - 1) => Ok(part),
-            _ => Err(Failure::Range { first, last, got }),
+            _ => Err(Failure::Range {
+                first,
+                last,
+                got: short(&got),
+            }),
         }
     }
 
@@ -118,7 +120,7 @@ impl Part {
 
 fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
     match text(headers, CONTENT_ENCODING.as_str()) {
-        Some(encoding) if encoding != "identity" => Err(Failure::Encoding(encoding)),
+        Some(encoding) if encoding != "identity" => Err(Failure::Encoding(short(&encoding))),
         _ => Ok(()),
     }
 }
@@ -129,6 +131,19 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned());
     let values: Vec<String> = values.collect();
     (!values.is_empty()).then(|| values.join(", "))
+}
+
+/// As much of what a server says as belongs in a message.
+fn short(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// A validator for a message: without characters that a terminal would obey.
+fn shown(validator: &Option<String>) -> String {
+    match validator {
+        Some(text) => format!("{:?}", short(text)),
+        None => "missing".to_owned(),
+    }
 }
 
 /// A number of digits alone: `parse` would also take a sign.
@@ -168,6 +183,21 @@ mod tests {
         ] {
             assert_eq!(Part::parse(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_message_has_little_of_what_a_server_says_and_nothing_that_a_terminal_obeys() {
+        let version = |etag: &str| Version {
+            size: 1,
+            etag: Some(etag.to_owned()),
+            modified: None,
+        };
+        let now = version(&"\u{9b}31m".repeat(1000));
+        let message = version("a").check(&now).unwrap_err().to_string();
+        assert!(
+            message.len() < 300 && !message.contains('\u{9b}'),
+            "{message}"
+        );
     }
 
     #[test]
