@@ -3,6 +3,23 @@
 use super::*;
 use std::error::Error as _;
 
+/// What was logged by all tests of this process.
+static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LOGGED.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
 type Change = fn(Answer) -> Act;
 
 /// What no part of a file can be taken from, and the words that the failure has.
@@ -188,6 +205,8 @@ fn a_file_that_changes_fails_for_good() {
         ("condition", |_| Act::Send(Answer::status("412 Changed"))),
         ("shorter", |_| Act::Send(Answer::status("416 Too Far"))),
     ];
+    log::set_logger(&Logger).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
     for (words, change) in changes {
         let (disk, served, server) = opened_from(move |_, answer| change(answer));
         check(&disk, &served, 0, 512);
@@ -204,6 +223,10 @@ fn a_file_that_changes_fails_for_good() {
             assert!(error.contains(words), "{words}: {error}");
         }
         assert_eq!(server.gets(), 2, "{words}");
+        // The port in its name tells it from the disks of other tests.
+        let logged = LOGGED.lock().unwrap();
+        let lines = logged.iter().filter(|line| line.contains(&disk.name));
+        assert_eq!(lines.count(), 1, "{words}");
     }
 }
 
