@@ -4,6 +4,7 @@
 //!   disk.img            disk.img:ro           mem:64M
 //!   disk.img,ro=on,serial=scratch             path=disk.img,size=1G,direct=on
 //!   file=disk.img,size=1G                     (as linuxkit has it)
+//!   https://host/disk.img                     read-only
 //! ```
 //!
 //! A comma that belongs to a path is doubled. The format of a file is what `format` says, and `raw`
@@ -13,7 +14,7 @@ use crate::spec::ByteSize;
 use crate::streams::Trace;
 use std::path::PathBuf;
 use vmm::VirtioDevice;
-use vmm::virtio::block::{self, Block, MemoryDisk, RawFile};
+use vmm::virtio::block::{self, Block, HttpDisk, MemoryDisk, RawFile, http};
 
 /// What the keys of a disk are, for messages.
 const KEYS: &str = "path (or file), format, ro, size, direct, serial and block_size";
@@ -43,6 +44,18 @@ pub struct Disk {
 enum Place {
     File(PathBuf),
     Memory(u64),
+    Url(String),
+}
+
+impl Place {
+    /// A path, or a URL.
+    fn named(text: &str) -> Self {
+        if http::is_url(text) {
+            Place::Url(text.to_owned())
+        } else {
+            Place::File(text.into())
+        }
+    }
 }
 
 impl Disk {
@@ -90,30 +103,31 @@ impl Disk {
                 Err("a disk in memory has neither ro, direct nor size=: mem:SIZE says all".into())
             }
             Place::Memory(_) => Ok(disk),
+            Place::Url(_) if disk.direct || disk.size.is_some() => {
+                Err("a disk on a web server has neither direct nor size=".into())
+            }
+            Place::Url(_) if !disk.read_only && given.iter().any(|key| key == "ro") => {
+                Err("a disk on a web server can't be written: ro=off is not possible".into())
+            }
+            Place::Url(_) => Ok(disk),
         }
     }
 
-    /// What stands first without a key: a path, which may end in `:ro`, or `mem:SIZE`.
+    /// What stands first without a key: a path or a URL, which may end in `:ro`, or `mem:SIZE`.
     fn place_or_shorthand(&mut self, text: &str) -> Result<(), String> {
         if let Some(size) = text.strip_prefix("mem:") {
             self.place = Place::Memory(ByteSize::parse(size)?.bytes());
             return Ok(());
         }
-        if ["http://", "https://"]
-            .iter()
-            .any(|scheme| text.starts_with(scheme))
-        {
-            return Err("a disk can't be on a web server yet".into());
-        }
         let path = text.strip_suffix(":ro");
         self.read_only = path.is_some();
-        self.place = Place::File(path.unwrap_or(text).into());
+        self.place = Place::named(path.unwrap_or(text));
         Ok(())
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         match key {
-            "path" => self.place = Place::File(value.into()),
+            "path" => self.place = Place::named(value),
             "format" if value == "raw" => {}
             "format" => return Err(format!("format={value}: the only known format is raw")),
             "ro" => self.read_only = switch(key, value)? || self.read_only,
@@ -142,6 +156,7 @@ impl Disk {
         let mut trace = None;
         let mut block = match &self.place {
             Place::Memory(size) => Block::new(MemoryDisk::new(*size)?),
+            Place::Url(url) => Block::new(HttpDisk::open(url)?),
             Place::File(path) => {
                 let mut options = RawFile::options()
                     .read_only(self.read_only)
@@ -221,6 +236,29 @@ mod tests {
     }
 
     #[test]
+    fn a_url_is_a_disk() {
+        for (text, url) in [
+            ("http://host/d", "http://host/d"),
+            ("HTTPS://host/d?a=b:ro", "HTTPS://host/d?a=b"),
+            ("path=http://host/d:ro,ro=on", "http://host/d:ro"),
+            ("http://host/a,,b,serial=s", "http://host/a,b"),
+        ] {
+            assert_eq!(disk(text).place, Place::Url(url.into()), "{text}");
+        }
+        assert_eq!(disk("http/d").place, Place::File("http/d".into()));
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_an_error_with_the_reason() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/d", listener.local_addr().unwrap());
+        drop(listener);
+        let error = disk(&url).open(0).map(|_| ()).unwrap_err();
+        let text = crate::say::chain(&error);
+        assert!(text.contains(&url) && text.contains("refused"), "{text}");
+    }
+
+    #[test]
     fn keys_are_read() {
         let disk = disk("path=d,format=raw,ro=off,size=1G,direct=on,serial=s1,block_size=4096");
         assert_eq!((disk.size, disk.direct), (Some(1 << 30), true));
@@ -259,7 +297,9 @@ mod tests {
             ("mem:-1", "a size is"),
             ("mem:1M,ro=on", "disk in memory"),
             ("mem:1M,size=2M", "disk in memory"),
-            ("https://host/d", "web server"),
+            ("https://host/d,size=1G", "web server"),
+            ("path=http://host/d,direct=on", "web server"),
+            ("http://host/d,ro=off", "can't be written"),
         ] {
             let error = Disk::parse(text).expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");

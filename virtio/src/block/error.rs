@@ -84,6 +84,15 @@ pub enum Error {
         /// The smallest block that the storage can write.
         at_least: u32,
     },
+    /// A web server does not have it, or not in a way that can be used.
+    #[cfg(feature = "http")]
+    #[error("cannot use {url:?}")]
+    Http {
+        /// Where.
+        url: String,
+        /// Why not.
+        source: Box<super::http::Failure>,
+    },
     /// The host has no memory for it.
     #[error("a disk of {size} bytes in memory can't be had")]
     Memory {

@@ -13,7 +13,7 @@
 //!              |
 //!          transfer                            data: slices of guest memory, no copy of ours
 //!              |
-//!        BlockStorage                          file (raw file, block device), memory, the embedder's
+//!        BlockStorage                          file (raw file, block device), memory, HTTP, the embedder's
 //! ```
 //!
 //! * The device's worker does the host I/O itself, one request after the other, with positioned
@@ -40,6 +40,8 @@
 mod config;
 mod error;
 pub mod file;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod memory;
 mod request;
 pub mod storage;
@@ -50,6 +52,8 @@ mod transfer;
 
 pub use error::Error;
 pub use file::RawFile;
+#[cfg(feature = "http")]
+pub use http::HttpDisk;
 pub use memory::MemoryDisk;
 pub use storage::{BlockStorage, Properties};
 

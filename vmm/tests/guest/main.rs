@@ -18,6 +18,8 @@
 
 mod block;
 mod console;
+#[cfg(feature = "http")]
+mod http;
 mod lifecycle;
 mod machine;
 mod support;
