@@ -92,8 +92,8 @@ pub struct Machine {
     #[arg(long, value_name = "WHERE", value_parser = Stream::parse)]
     pub serial: Option<Stream>,
 
-    /// A disk, once for each: PATH, PATH:ro, URL, mem:SIZE, or path=PATH with any of ,ro=on ,size=1G (created
-    /// if missing) ,format=raw ,direct=on ,serial=TEXT ,block_size=512|4096
+    /// A disk: PATH, PATH:ro, URL, mem:SIZE, or path=PATH with any of ,ro=on ,size=1G ,format=raw
+    /// ,direct=on ,serial=TEXT ,block_size=512|4096
     #[arg(long, visible_alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
     pub block: Vec<Disk>,
 
@@ -101,7 +101,7 @@ pub struct Machine {
     #[arg(long, value_name = "WHERE", default_value = "mmio", value_parser = transport)]
     pub transport: Transport,
 
-    /// Seconds that a guest which took the power button has for its power-off
+    /// Seconds for the power-off of a guest that took the power button
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub grace: u32,
 }
