@@ -17,8 +17,7 @@ use vmm::Transport;
 
 /// The end of `hype --help`.
 const AFTER_HELP: &str = "\
-One dash does as well as two: -mem 512, -mem=512.
-Keys on a terminal: Ctrl-A x quits, Ctrl-A h lists the others.
+One dash does as well as two. Keys: Ctrl-A x quits, Ctrl-A h lists the others.
 SIGTERM, SIGINT, SIGHUP press the power button; a second one, or SIGQUIT, stops
 the guest at once. SIGUSR1 pauses it, SIGUSR2 resumes it.
 
