@@ -18,6 +18,7 @@
 
 mod block;
 mod console;
+mod hostile;
 mod lifecycle;
 mod machine;
 mod support;
