@@ -18,6 +18,7 @@
 
 mod block;
 mod console;
+mod hostile;
 #[cfg(feature = "http")]
 mod http;
 mod lifecycle;
