@@ -92,7 +92,7 @@ pub struct Machine {
     pub serial: Option<Stream>,
 
     /// A disk, once for each: PATH, PATH:ro, mem:SIZE, or path=PATH with any of ,ro=on ,size=1G (created
-    /// if missing) ,format=raw ,direct=on ,serial=TEXT ,block_size=512|4096
+    /// if missing) ,format=raw|qcow2 ,backing=on|any ,direct=on ,serial=TEXT ,block_size=512|4096
     #[arg(long, visible_alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
     pub block: Vec<Disk>,
 

@@ -14,6 +14,7 @@ pub mod driver;
 pub mod echo;
 pub mod faulty;
 pub mod irq;
+pub mod qcow2;
 pub mod ring;
 
 pub use driver::{DEADLINE, Driver, Kick, Machine, Registers, Transport};
