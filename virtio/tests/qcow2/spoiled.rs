@@ -90,6 +90,12 @@ fn a_header_that_makes_no_sense_is_refused_with_the_value_and_the_limit() {
         (52, 0x208, "does not begin with a cluster"),
         (56, 0, "refcount_table_clusters is 0"),
         (56, u32::MAX, "refcount_table_clusters is 4294967295"),
+        (
+            CLUSTER + 4,
+            0,
+            "refcount table of 512 bytes at 0x200 has no block for the header",
+        ),
+        (CLUSTER + 4, 511, "has no block for the header"),
         (76, 1, "feature 0: it was not closed properly"),
         (76, 2, "feature 1: it was found to be corrupt"),
         (76, 4, "feature 2: its data is in another file"),

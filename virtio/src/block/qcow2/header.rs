@@ -150,24 +150,25 @@ pub(super) struct Header {
     pub(super) cluster: u64,
     /// Where the L1 table is, and how long.
     pub(super) l1: (u64, u64),
+    /// Where the refcount table is, and how long.
+    refcounts: (u64, u64),
 }
 
 impl Header {
     /// Reads and checks the header of a file with this many bytes.
     pub(super) fn read(file: &RawFile, file_len: u64) -> Result<Header, Qcow2Error> {
         let mut bytes = [0; V3_LENGTH as usize];
-        let mut done = 0;
-        while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let read = file.read_vectored_at(&[VolatileSlice::from(rest)], done as u64);
-            match read {
-                // What is short has no tables either: that is found below.
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Qcow2Error::Format(error)),
-            }
+        read(file, &mut bytes, 0)?;
+        let header = Header::check(&bytes, file_len)?;
+        // The header is in the first cluster, so that there is no image without a block for that.
+        // imago would make one in place of the header.
+        let mut entry = [0; 8];
+        read(file, &mut entry, header.refcounts.0)?;
+        if u64::from_be_bytes(entry) < header.cluster {
+            let problem = "has no block for the header";
+            return Err(table("refcount table", header.refcounts, problem));
         }
-        Header::check(&bytes, file_len)
+        Ok(header)
     }
 
     fn check(bytes: &[u8; V3_LENGTH as usize], file_len: u64) -> Result<Header, Qcow2Error> {
@@ -218,8 +219,26 @@ impl Header {
         if l1.0 < refcounts.0 + refcounts.1 && refcounts.0 < l1.0 + l1.1 {
             return Err(table("L1 table", l1, "is where the refcount table is"));
         }
-        Ok(Header { cluster, l1 })
+        Ok(Header {
+            cluster,
+            l1,
+            refcounts,
+        })
     }
+}
+
+/// Fills a buffer. What is too short to do so has zeroes.
+fn read(file: &RawFile, bytes: &mut [u8], offset: u64) -> Result<(), Qcow2Error> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_vectored_at(&[VolatileSlice::from(rest)], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Qcow2Error::Format(error)),
+        }
+    }
+    Ok(())
 }
 
 fn check_table(
