@@ -78,6 +78,23 @@ impl Qcow2File {
         self.created
     }
 
+    /// How much of a write may be mapped at once. imago wants what follows a cluster of the disk to
+    /// follow it in the file too, and has refcounts for any place where an image says that it is:
+    /// one far behind the end of the file would cost as much as the file may become.
+    fn check_write(&self, image: &FormatAccess<Layer>, offset: u64, len: u64) -> io::Result<u64> {
+        match image.get_mapping(offset, len)?.0 {
+            Mapping::Raw {
+                storage, offset, ..
+            } => storage.check_end(offset).map(|()| len),
+            // There may be a cluster in reserve for it, and it is not told where.
+            Mapping::Zero { explicit: true, .. } => {
+                let cluster = self.top.cluster();
+                Ok(len.min(cluster - offset % cluster))
+            }
+            _ => Ok(len),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,7 +130,7 @@ impl BlockStorage for Qcow2File {
     fn write_vectored_at(&self, buffers: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
         let state = self.lock();
         let mut batch = Batch::new(buffers);
-        let wanted = total(batch.slices());
+        let wanted = self.check_write(&state.image, offset, total(batch.slices()))?;
         let place = state.image.prepare_data_mapping(offset, wanted, true)?;
         let len = place.length();
         batch.truncate(len)?;

@@ -174,7 +174,8 @@ fn a_corrupt_cluster_costs_its_requests_and_no_others() {
             [b'c'; CLUSTER],
             "{name}"
         );
-        let _ = write(&disk, 0, &[9; CLUSTER]);
+        let _ = write(&disk, 0, &[9; 12 * CLUSTER]);
+        assert!(std::fs::metadata(&path).unwrap().len() < MIB, "{name}");
         write(&disk, 512, &[8; CLUSTER]).unwrap();
         disk.flush().unwrap();
         assert_eq!(read(&disk, 512, CLUSTER).unwrap(), [8; CLUSTER], "{name}");

@@ -56,6 +56,11 @@ impl Layer {
         }))
     }
 
+    /// The size of a cluster.
+    pub(super) fn cluster(&self) -> u64 {
+        self.0.cluster
+    }
+
     pub(super) fn file(&self) -> &RawFile {
         &self.0.file
     }
@@ -112,15 +117,21 @@ impl Layer {
         if count > 0 {
             return Ok(count);
         }
+        self.check_end(offset)?;
+        let left = usize::try_from(self.0.cluster - offset % self.0.cluster).unwrap_or(usize::MAX);
+        fill_with_zeroes(buffers, left)
+    }
+
+    /// Refuses a cluster that begins behind the end of the file.
+    pub(super) fn check_end(&self, offset: u64) -> io::Result<()> {
         let start = offset - offset % self.0.cluster;
-        if start >= self.0.end.load(Ordering::Relaxed) {
-            return Err(io::Error::new(
+        match start < self.0.end.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 format!("the image names {offset:#x}, which is behind the end of the file"),
-            ));
+            )),
         }
-        let left = usize::try_from(self.0.cluster - (offset - start)).unwrap_or(usize::MAX);
-        fill_with_zeroes(buffers, left)
     }
 }
 
