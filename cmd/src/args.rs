@@ -91,8 +91,8 @@ pub struct Machine {
     #[arg(long, value_name = "WHERE", value_parser = Stream::parse)]
     pub serial: Option<Stream>,
 
-    /// A disk: PATH, PATH:ro, URL, mem:SIZE, or path=PATH with any of ,ro=on ,size=1G ,format=raw
-    /// ,direct=on ,serial=TEXT ,block_size=512|4096
+    /// A disk: PATH, PATH:ro, URL, mem:SIZE, or path=PATH with any of ,ro=on ,size=1G
+    /// ,format=raw|qcow2 ,backing=on|any ,direct=on ,serial=TEXT ,block_size=512|4096
     #[arg(long, visible_alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
     pub block: Vec<Disk>,
 

@@ -5,6 +5,7 @@
 //!   disk.img,ro=on,serial=scratch             path=disk.img,size=1G,direct=on
 //!   file=disk.img,size=1G                     (as linuxkit has it)
 //!   https://host/disk.img                     read-only
+//!   path=disk.qcow2,format=qcow2,backing=on
 //! ```
 //!
 //! A comma that belongs to a path is doubled. The format of a file is what `format` says, and `raw`
@@ -14,10 +15,11 @@ use crate::spec::ByteSize;
 use crate::streams::Trace;
 use std::path::PathBuf;
 use vmm::VirtioDevice;
-use vmm::virtio::block::{self, Block, HttpDisk, MemoryDisk, RawFile, http};
+use vmm::virtio::block::qcow2::Backing;
+use vmm::virtio::block::{self, Block, HttpDisk, MemoryDisk, Qcow2File, RawFile, http};
 
 /// What the keys of a disk are, for messages.
-const KEYS: &str = "path (or file), format, ro, size, direct, serial and block_size";
+const KEYS: &str = "path (or file), format, backing, ro, size, direct, serial and block_size";
 
 /// Why a disk can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,9 @@ pub struct Error {
 pub struct Disk {
     text: String,
     place: Place,
+    format: Format,
+    /// Only images have backing files.
+    backing: Option<Backing>,
     read_only: bool,
     direct: bool,
     size: Option<u64>,
@@ -58,12 +63,21 @@ impl Place {
     }
 }
 
+/// What the bytes of a file mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Raw,
+    Qcow2,
+}
+
 impl Disk {
     /// Reads the value of `-block` or `-disk`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut disk = Disk {
             text: text.to_owned(),
             place: Place::File(PathBuf::new()),
+            format: Format::Raw,
+            backing: None,
             read_only: false,
             direct: false,
             size: None,
@@ -96,20 +110,40 @@ impl Disk {
             disk.set(&key, value)?;
             given.push(key);
         }
-        match &disk.place {
+        disk.check()?;
+        let writable = given.iter().any(|key| key == "ro") && !disk.read_only;
+        if writable && matches!(disk.place, Place::Url(_)) {
+            return Err("a disk on a web server can't be written: ro=off is not possible".into());
+        }
+        Ok(disk)
+    }
+
+    /// Refuses keys that mean nothing beside each other.
+    fn check(&self) -> Result<(), String> {
+        let image = self.format == Format::Qcow2;
+        match &self.place {
             Place::File(path) if path.as_os_str().is_empty() => Err("the path is missing".into()),
-            Place::File(_) => Ok(disk),
-            Place::Memory(_) if disk.read_only || disk.direct || disk.size.is_some() => {
+            Place::File(_) if image && self.direct => {
+                Err("direct=on is for raw files and not for format=qcow2".into())
+            }
+            Place::File(_) if !image && self.backing.is_some() => {
+                Err("backing= is for format=qcow2: raw files have no backing files".into())
+            }
+            Place::File(_) => Ok(()),
+            Place::Memory(_) if image || self.backing.is_some() => {
+                Err("a disk in memory has no format".into())
+            }
+            Place::Memory(_) if self.read_only || self.direct || self.size.is_some() => {
                 Err("a disk in memory has neither ro, direct nor size=: mem:SIZE says all".into())
             }
-            Place::Memory(_) => Ok(disk),
-            Place::Url(_) if disk.direct || disk.size.is_some() => {
+            Place::Memory(_) => Ok(()),
+            Place::Url(_) if image || self.backing.is_some() => {
+                Err("a disk on a web server is raw".into())
+            }
+            Place::Url(_) if self.direct || self.size.is_some() => {
                 Err("a disk on a web server has neither direct nor size=".into())
             }
-            Place::Url(_) if !disk.read_only && given.iter().any(|key| key == "ro") => {
-                Err("a disk on a web server can't be written: ro=off is not possible".into())
-            }
-            Place::Url(_) => Ok(disk),
+            Place::Url(_) => Ok(()),
         }
     }
 
@@ -128,8 +162,21 @@ impl Disk {
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         match key {
             "path" => self.place = Place::named(value),
-            "format" if value == "raw" => {}
-            "format" => return Err(format!("format={value}: the only known format is raw")),
+            "format" => {
+                self.format = match value {
+                    "raw" => Format::Raw,
+                    "qcow2" => Format::Qcow2,
+                    _ => return Err(format!("format={value}: it is raw or qcow2")),
+                }
+            }
+            "backing" => {
+                self.backing = Some(match value {
+                    "off" => Backing::Denied,
+                    "on" => Backing::Beside,
+                    "any" => Backing::Anywhere,
+                    _ => return Err(format!("backing={value}: it is on, any or off")),
+                })
+            }
             "ro" => self.read_only = switch(key, value)? || self.read_only,
             "direct" => self.direct = switch(key, value)?,
             "size" => self.size = Some(ByteSize::parse(value)?.bytes()),
@@ -157,6 +204,17 @@ impl Disk {
         let mut block = match &self.place {
             Place::Memory(size) => Block::new(MemoryDisk::new(*size)?),
             Place::Url(url) => Block::new(HttpDisk::open(url)?),
+            Place::File(path) if self.format == Format::Qcow2 => {
+                let mut options = Qcow2File::options()
+                    .read_only(self.read_only)
+                    .backing(self.backing.unwrap_or_default());
+                if let Some(size) = self.size {
+                    options = options.create(size);
+                }
+                let file = options.open(path)?;
+                trace = file.was_created().then(|| Trace::File(Some(path.clone())));
+                Block::new(file)
+            }
             Place::File(path) => {
                 let mut options = RawFile::options()
                     .read_only(self.read_only)
@@ -289,8 +347,12 @@ mod tests {
             ("file=d,path=e", "path is given twice"),
             ("d,ro=on,ro=off", "ro is given twice"),
             ("d,ro=yes", "on or off"),
-            ("d,format=qcow2", "raw"),
-            ("d,format=", "raw"),
+            ("d,format=vmdk", "raw or qcow2"),
+            ("d,format=", "raw or qcow2"),
+            ("d,format=qcow2,direct=on", "direct=on is for raw files"),
+            ("d,format=qcow2,backing=yes", "on, any or off"),
+            ("d,backing=on", "backing= is for format=qcow2"),
+            ("mem:1M,format=qcow2", "no format"),
             ("d,size=big", "a size is"),
             ("d,block_size=1024", "512 or 4096"),
             ("mem:", "a size is"),
@@ -304,6 +366,46 @@ mod tests {
             let error = Disk::parse(text).expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn an_image_is_one_because_the_option_says_so() {
+        for (text, format, backing) in [
+            ("d.qcow2", Format::Raw, None),
+            ("d,format=raw", Format::Raw, None),
+            ("d,format=qcow2", Format::Qcow2, None),
+            (
+                "d,backing=off,format=qcow2",
+                Format::Qcow2,
+                Some(Backing::Denied),
+            ),
+            (
+                "d,format=qcow2,backing=on",
+                Format::Qcow2,
+                Some(Backing::Beside),
+            ),
+            (
+                "d,format=qcow2,backing=any",
+                Format::Qcow2,
+                Some(Backing::Anywhere),
+            ),
+        ] {
+            let disk = disk(text);
+            assert_eq!((disk.format, disk.backing), (format, backing), "{text}");
+        }
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        let text = format!("{},size=4M", path.display());
+        let (device, trace) = disk(&format!("{text},format=qcow2")).open(0).unwrap();
+        trace.unwrap().keep().unwrap();
+        drop(device);
+        assert!(std::fs::read(&path).unwrap().starts_with(b"QFI\xfb"));
+        // Without the option these are the bytes of a disk, header and all; and a raw file that has
+        // no header is no image.
+        assert!(disk(&text).open(0).is_ok());
+        std::fs::write(&path, [0; 4096]).unwrap();
+        assert!(disk(&format!("{text},format=qcow2")).open(0).is_err());
     }
 
     #[test]
