@@ -63,7 +63,7 @@ pub enum Command {
 /// The machine to run.
 #[derive(Debug, clap::Args)]
 pub struct Machine {
-    /// Linux kernel: a bzImage or an ELF vmlinux; a path, or an http(s) URL
+    /// Linux kernel, a bzImage or an ELF vmlinux: a path or URL
     #[arg(long, value_name = "PATH|URL", default_value = "bzImage")]
     pub kernel: OsString,
 
@@ -91,8 +91,8 @@ pub struct Machine {
     #[arg(long, value_name = "WHERE", value_parser = Stream::parse)]
     pub serial: Option<Stream>,
 
-    /// A disk: PATH, PATH:ro, mem:SIZE, or path=PATH with any of ,ro=on ,size=1G ,format=raw
-    /// ,direct=on ,serial=TEXT ,block_size=512|4096
+    /// A disk: PATH, PATH:ro, URL, mem:SIZE, or path=PATH with any of ,ro=on ,size=1G ,direct=on
+    /// ,format=raw|qcow2 ,backing=on ,serial=TEXT ,block_size=512|4096
     #[arg(long, alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
     pub block: Vec<Disk>,
 

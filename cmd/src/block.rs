@@ -4,6 +4,8 @@
 //!   disk.img            disk.img:ro           mem:64M
 //!   disk.img,ro=on,serial=scratch             path=disk.img,size=1G,direct=on
 //!   file=disk.img,size=1G                     (as linuxkit has it)
+//!   https://host/disk.img                     read-only
+//!   path=disk.qcow2,format=qcow2,backing=on
 //! ```
 //!
 //! A comma that belongs to a path is doubled. The format of a file is what `format` says, and `raw`
@@ -13,10 +15,11 @@ use crate::spec::ByteSize;
 use crate::streams::Trace;
 use std::path::PathBuf;
 use vmm::VirtioDevice;
-use vmm::virtio::block::{self, Block, MemoryDisk, RawFile};
+use vmm::virtio::block::qcow2::Backing;
+use vmm::virtio::block::{self, Block, HttpDisk, MemoryDisk, Qcow2File, RawFile, http};
 
 /// What the keys of a disk are, for messages.
-const KEYS: &str = "path (or file), format, ro, size, direct, serial and block_size";
+const KEYS: &str = "path (or file), format, backing, ro, size, direct, serial and block_size";
 
 /// Why a disk can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,9 @@ pub struct Error {
 pub struct Disk {
     text: String,
     place: Place,
+    format: Format,
+    /// Only images have backing files.
+    backing: Option<Backing>,
     read_only: bool,
     direct: bool,
     size: Option<u64>,
@@ -43,6 +49,25 @@ pub struct Disk {
 enum Place {
     File(PathBuf),
     Memory(u64),
+    Url(String),
+}
+
+impl Place {
+    /// A path, or a URL.
+    fn named(text: &str) -> Self {
+        if http::is_url(text) {
+            Place::Url(text.to_owned())
+        } else {
+            Place::File(text.into())
+        }
+    }
+}
+
+/// What the bytes of a file mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Raw,
+    Qcow2,
 }
 
 impl Disk {
@@ -51,6 +76,8 @@ impl Disk {
         let mut disk = Disk {
             text: text.to_owned(),
             place: Place::File(PathBuf::new()),
+            format: Format::Raw,
+            backing: None,
             read_only: false,
             direct: false,
             size: None,
@@ -83,39 +110,73 @@ impl Disk {
             disk.set(&key, value)?;
             given.push(key);
         }
-        match &disk.place {
+        disk.check()?;
+        let writable = given.iter().any(|key| key == "ro") && !disk.read_only;
+        if writable && matches!(disk.place, Place::Url(_)) {
+            return Err("a disk on a web server can't be written: ro=off is not possible".into());
+        }
+        Ok(disk)
+    }
+
+    /// Refuses keys that mean nothing beside each other.
+    fn check(&self) -> Result<(), String> {
+        let image = self.format == Format::Qcow2;
+        match &self.place {
             Place::File(path) if path.as_os_str().is_empty() => Err("the path is missing".into()),
-            Place::File(_) => Ok(disk),
-            Place::Memory(_) if disk.read_only || disk.direct || disk.size.is_some() => {
+            Place::File(_) if image && self.direct => {
+                Err("direct=on is for raw files and not for format=qcow2".into())
+            }
+            Place::File(_) if !image && self.backing.is_some() => {
+                Err("backing= is for format=qcow2: raw files have no backing files".into())
+            }
+            Place::File(_) => Ok(()),
+            Place::Memory(_) if image || self.backing.is_some() => {
+                Err("a disk in memory has no format".into())
+            }
+            Place::Memory(_) if self.read_only || self.direct || self.size.is_some() => {
                 Err("a disk in memory has neither ro, direct nor size=: mem:SIZE says all".into())
             }
-            Place::Memory(_) => Ok(disk),
+            Place::Memory(_) => Ok(()),
+            Place::Url(_) if image || self.backing.is_some() => {
+                Err("a disk on a web server is raw".into())
+            }
+            Place::Url(_) if self.direct || self.size.is_some() => {
+                Err("a disk on a web server has neither direct nor size=".into())
+            }
+            Place::Url(_) => Ok(()),
         }
     }
 
-    /// What stands first without a key: a path, which may end in `:ro`, or `mem:SIZE`.
+    /// What stands first without a key: a path or a URL, which may end in `:ro`, or `mem:SIZE`.
     fn place_or_shorthand(&mut self, text: &str) -> Result<(), String> {
         if let Some(size) = text.strip_prefix("mem:") {
             self.place = Place::Memory(ByteSize::parse(size)?.bytes());
             return Ok(());
         }
-        if ["http://", "https://"]
-            .iter()
-            .any(|scheme| text.starts_with(scheme))
-        {
-            return Err("a disk can't be on a web server yet".into());
-        }
         let path = text.strip_suffix(":ro");
         self.read_only = path.is_some();
-        self.place = Place::File(path.unwrap_or(text).into());
+        self.place = Place::named(path.unwrap_or(text));
         Ok(())
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         match key {
-            "path" => self.place = Place::File(value.into()),
-            "format" if value == "raw" => {}
-            "format" => return Err(format!("format={value}: the only known format is raw")),
+            "path" => self.place = Place::named(value),
+            "format" => {
+                self.format = match value {
+                    "raw" => Format::Raw,
+                    "qcow2" => Format::Qcow2,
+                    _ => return Err(format!("format={value}: it is raw or qcow2")),
+                }
+            }
+            "backing" => {
+                self.backing = Some(match value {
+                    "off" => Backing::Denied,
+                    "on" => Backing::Beside,
+                    "any" => Backing::Anywhere,
+                    _ => return Err(format!("backing={value}: it is on, any or off")),
+                })
+            }
             "ro" => self.read_only = switch(key, value)? || self.read_only,
             "direct" => self.direct = switch(key, value)?,
             "size" => self.size = Some(ByteSize::parse(value)?.bytes()),
@@ -142,6 +203,18 @@ impl Disk {
         let mut trace = None;
         let mut block = match &self.place {
             Place::Memory(size) => Block::new(MemoryDisk::new(*size)?),
+            Place::Url(url) => Block::new(HttpDisk::open(url)?),
+            Place::File(path) if self.format == Format::Qcow2 => {
+                let mut options = Qcow2File::options()
+                    .read_only(self.read_only)
+                    .backing(self.backing.unwrap_or_default());
+                if let Some(size) = self.size {
+                    options = options.create(size);
+                }
+                let file = options.open(path)?;
+                trace = file.was_created().then(|| Trace::File(Some(path.clone())));
+                Block::new(file)
+            }
             Place::File(path) => {
                 let mut options = RawFile::options()
                     .read_only(self.read_only)
@@ -221,6 +294,29 @@ mod tests {
     }
 
     #[test]
+    fn a_url_is_a_disk() {
+        for (text, url) in [
+            ("http://host/d", "http://host/d"),
+            ("HTTPS://host/d?a=b:ro", "HTTPS://host/d?a=b"),
+            ("path=http://host/d:ro,ro=on", "http://host/d:ro"),
+            ("http://host/a,,b,serial=s", "http://host/a,b"),
+        ] {
+            assert_eq!(disk(text).place, Place::Url(url.into()), "{text}");
+        }
+        assert_eq!(disk("http/d").place, Place::File("http/d".into()));
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_an_error_with_the_reason() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/d", listener.local_addr().unwrap());
+        drop(listener);
+        let error = disk(&url).open(0).map(|_| ()).unwrap_err();
+        let text = crate::say::chain(&error);
+        assert!(text.contains(&url) && text.contains("refused"), "{text}");
+    }
+
+    #[test]
     fn keys_are_read() {
         let disk = disk("path=d,format=raw,ro=off,size=1G,direct=on,serial=s1,block_size=4096");
         assert_eq!((disk.size, disk.direct), (Some(1 << 30), true));
@@ -251,19 +347,65 @@ mod tests {
             ("file=d,path=e", "path is given twice"),
             ("d,ro=on,ro=off", "ro is given twice"),
             ("d,ro=yes", "on or off"),
-            ("d,format=qcow2", "raw"),
-            ("d,format=", "raw"),
+            ("d,format=vmdk", "raw or qcow2"),
+            ("d,format=", "raw or qcow2"),
+            ("d,format=qcow2,direct=on", "direct=on is for raw files"),
+            ("d,format=qcow2,backing=yes", "on, any or off"),
+            ("d,backing=on", "backing= is for format=qcow2"),
+            ("mem:1M,format=qcow2", "no format"),
             ("d,size=big", "a size is"),
             ("d,block_size=1024", "512 or 4096"),
             ("mem:", "a size is"),
             ("mem:-1", "a size is"),
             ("mem:1M,ro=on", "disk in memory"),
             ("mem:1M,size=2M", "disk in memory"),
-            ("https://host/d", "web server"),
+            ("https://host/d,size=1G", "web server"),
+            ("path=http://host/d,direct=on", "web server"),
+            ("http://host/d,ro=off", "can't be written"),
         ] {
             let error = Disk::parse(text).expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn an_image_is_one_because_the_option_says_so() {
+        for (text, format, backing) in [
+            ("d.qcow2", Format::Raw, None),
+            ("d,format=raw", Format::Raw, None),
+            ("d,format=qcow2", Format::Qcow2, None),
+            (
+                "d,backing=off,format=qcow2",
+                Format::Qcow2,
+                Some(Backing::Denied),
+            ),
+            (
+                "d,format=qcow2,backing=on",
+                Format::Qcow2,
+                Some(Backing::Beside),
+            ),
+            (
+                "d,format=qcow2,backing=any",
+                Format::Qcow2,
+                Some(Backing::Anywhere),
+            ),
+        ] {
+            let disk = disk(text);
+            assert_eq!((disk.format, disk.backing), (format, backing), "{text}");
+        }
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        let text = format!("{},size=4M", path.display());
+        let (device, trace) = disk(&format!("{text},format=qcow2")).open(0).unwrap();
+        trace.unwrap().keep().unwrap();
+        drop(device);
+        assert!(std::fs::read(&path).unwrap().starts_with(b"QFI\xfb"));
+        // Without the option these are the bytes of a disk, header and all; and a raw file that has
+        // no header is no image.
+        assert!(disk(&text).open(0).is_ok());
+        std::fs::write(&path, [0; 4096]).unwrap();
+        assert!(disk(&format!("{text},format=qcow2")).open(0).is_err());
     }
 
     #[test]

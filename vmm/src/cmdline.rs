@@ -18,11 +18,18 @@ pub(crate) fn disables_acpi(cmdline: &str) -> bool {
 /// is no PCI, for which ACPI has no word. With them: that no chipset is there whose quirks want
 /// early care. Either way, early quirks would probe 32 slots by port: 91 user exits.
 pub(crate) fn defaults(cmdline: &str, has_pci: bool) -> Vec<String> {
-    match values(cmdline, "pci").next() {
-        Some(_) => Vec::new(),
-        None if has_pci => vec!["pci=noearly".into()],
-        None => vec!["pci=off".into()],
+    if chooses_pci(cmdline) {
+        Vec::new()
+    } else if has_pci {
+        vec!["pci=noearly".into()]
+    } else {
+        vec!["pci=off".into()]
     }
+}
+
+/// Whether the user has said how the kernel is to deal with PCI.
+pub(crate) fn chooses_pci(cmdline: &str) -> bool {
+    values(cmdline, "pci").next().is_some()
 }
 
 fn values<'a>(cmdline: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {

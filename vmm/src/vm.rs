@@ -48,6 +48,8 @@ impl Vm {
             .as_ref()
             .map_or("", |payload| payload.cmdline.as_str());
         let with_acpi = config.acpi && !cmdline::disables_acpi(cmdline);
+        // A user who has something to say about it may want the ports.
+        let tells_of_ecam = with_acpi && !cmdline::chooses_pci(cmdline);
         let triple_fault_reboots = cmdline::reboots_by_triple_fault(cmdline);
 
         let system = open_kvm(std::mem::take(&mut config.kvm))?;
@@ -58,7 +60,7 @@ impl Vm {
 
         let control = Arc::new(Control::new(cpus.len()));
         let mut board = Board::new(Arc::clone(&memory), triple_fault_reboots);
-        let devices = plug_in_devices(&mut config, &kvm, &mut board, &control)?;
+        let devices = plug_in_devices(&mut config, &kvm, &mut board, &control, tells_of_ecam)?;
         let serial = config.serial.take();
         let serial = serial
             .map(|port| plug_in_serial(port, &kvm, &cpus, &mut board))
@@ -243,6 +245,7 @@ fn plug_in_devices(
     vm: &kvm::Vm,
     board: &mut Board,
     control: &Control,
+    tells_of_ecam: bool,
 ) -> Result<VirtioDevices, Error> {
     let mut devices = VirtioDevices::default();
     let mut functions = Vec::new();
@@ -271,7 +274,7 @@ fn plug_in_devices(
     devices.on_pci = !functions.is_empty();
     if devices.on_pci {
         let root = pci::Root::new(functions, Box::new(vm.clone()));
-        root.attach(&mut board.mmio, &mut board.pio)
+        root.attach(&mut board.mmio, &mut board.pio, tells_of_ecam)
             .map_err(misfit("the PCI bus"))?;
     }
     Ok(devices)

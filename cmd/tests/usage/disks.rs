@@ -15,10 +15,11 @@ fn what_makes_no_sense_is_bad_usage_with_the_keys_that_are_known() {
     for (disk, word) in [
         ("", "path is missing"),
         ("d,cache=none", "known keys are path"),
-        ("d,format=qcow2", "raw"),
+        ("d,format=vmdk", "raw or qcow2"),
         ("d,ro=1", "on or off"),
         ("mem:much", "a size is"),
-        ("https://example.org/d", "web server"),
+        ("https://example.org/d,size=1G", "web server"),
+        ("http://example.org/d,ro=off", "can't be written"),
     ] {
         refused(&mut hype(["-block", disk]), USAGE, &["-block", word]);
         refused(&mut hype(["-disk", disk]), USAGE, &["-block", word]);
@@ -41,6 +42,8 @@ fn what_is_no_disk_is_refused_and_left_alone() {
         (path("small"), "less than a block"),
         (path("small,size=1M"), "less than a block"),
         (path("new,size=1M,serial=a b"), "20 printable"),
+        // Nobody listens there.
+        ("http://127.0.0.1:1/d".to_owned(), "refused"),
     ] {
         let options = kernel.options(&["-block", &disk]);
         let ended = finish(&mut hype(options));

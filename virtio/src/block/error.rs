@@ -1,6 +1,7 @@
 //! Why there is no disk.
 
 use super::file::Holder;
+use super::qcow2::Qcow2Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -68,6 +69,14 @@ pub enum Error {
         /// Which file.
         path: PathBuf,
     },
+    /// It is no qcow2 image that can be used.
+    #[error("cannot use {path:?} as a qcow2 image")]
+    Qcow2 {
+        /// Which file; it may be one behind the disk.
+        path: PathBuf,
+        /// Why not.
+        source: Qcow2Error,
+    },
     /// Not a serial number.
     #[error(
         "serial number {serial:?}: it must have 1 to 20 printable ASCII characters and no blanks"
@@ -83,6 +92,15 @@ pub enum Error {
         size: u32,
         /// The smallest block that the storage can write.
         at_least: u32,
+    },
+    /// A web server does not have it, or not in a way that can be used.
+    #[cfg(feature = "http")]
+    #[error("cannot use {url:?}")]
+    Http {
+        /// Where.
+        url: String,
+        /// Why not.
+        source: Box<super::http::Failure>,
     },
     /// The host has no memory for it.
     #[error("a disk of {size} bytes in memory can't be had")]
@@ -116,6 +134,7 @@ impl Error {
             Error::InUse { .. } => {
                 Some("a disk can be shared only if everybody opens it read-only")
             }
+            Error::Qcow2 { source, .. } => source.hint(),
             _ => None,
         }
     }

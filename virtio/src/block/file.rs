@@ -32,11 +32,12 @@ pub use open::Options;
 use super::storage::fill_with_zeroes;
 use super::{BlockStorage, Properties, sys};
 use direct::Direct;
-use rustix::fs::{FallocateFlags, fallocate, fdatasync};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fdatasync};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vm_memory::VolatileSlice;
 
@@ -65,6 +66,18 @@ impl RawFile {
     /// Whether the file was made by opening it.
     pub fn was_created(&self) -> bool {
         self.created
+    }
+
+    /// Where the file ends now.
+    pub(super) fn end(&self) -> io::Result<u64> {
+        Ok(rustix::fs::seek(&self.file, SeekFrom::End(0))?)
+    }
+
+    /// Writes bytes of ours, which are no guest's, longer though the file may become.
+    pub(super) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let result = self.file.write_all_at(bytes, offset);
+        self.dirty.store(true, Ordering::Release);
+        result
     }
 
     /// Gives a range back to the file system, after which it reads as zeroes. False: it can't.

@@ -13,7 +13,7 @@
 //!              |
 //!          transfer                            data: slices of guest memory, no copy of ours
 //!              |
-//!        BlockStorage                          file (raw file, block device), memory, the embedder's
+//!        BlockStorage                          file (raw file, block device), qcow2, memory, HTTP, the embedder's
 //! ```
 //!
 //! * The device's worker does the host I/O itself, one request after the other, with positioned
@@ -40,7 +40,10 @@
 mod config;
 mod error;
 pub mod file;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod memory;
+pub mod qcow2;
 mod request;
 pub mod storage;
 mod sys;
@@ -50,7 +53,10 @@ mod transfer;
 
 pub use error::Error;
 pub use file::RawFile;
+#[cfg(feature = "http")]
+pub use http::HttpDisk;
 pub use memory::MemoryDisk;
+pub use qcow2::Qcow2File;
 pub use storage::{BlockStorage, Properties};
 
 use crate::{Chain, ConfigSpace, Device, Event, Io, Kind, Spec, Step};

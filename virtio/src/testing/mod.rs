@@ -15,6 +15,7 @@ pub mod echo;
 pub mod faulty;
 pub mod irq;
 pub mod msi;
+pub mod qcow2;
 pub mod ring;
 
 pub use driver::{DEADLINE, Driver, Kick, Machine, Registers, Transport};

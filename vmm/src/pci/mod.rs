@@ -77,12 +77,17 @@ impl Root {
         }
     }
 
-    /// Puts the bus where vCPUs find it.
-    pub(crate) fn attach(self, mmio: &mut Bus, pio: &mut Bus) -> Result<(), bus::Error> {
+    /// Puts the bus where vCPUs find it. `ecam_is_told`: in a table that the guest reads.
+    pub(crate) fn attach(
+        self,
+        mmio: &mut Bus,
+        pio: &mut Bus,
+        ecam_is_told: bool,
+    ) -> Result<(), bus::Error> {
         mmio.insert(PCI_WINDOW, Arc::new(Bars(Arc::clone(&self.places))))?;
         let root = Arc::new(self);
         mmio.insert(PCI_ECAM, Arc::new(Ecam(Arc::clone(&root))))?;
-        let address = Arc::new(AddressPort::default());
+        let address = Arc::new(AddressPort::new(!ecam_is_told));
         pio.insert(PCI_ADDRESS_PORT, Arc::clone(&address) as _)?;
         pio.insert(PCI_DATA_PORTS, Arc::new(DataPorts { root, address }))
     }

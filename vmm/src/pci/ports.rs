@@ -3,6 +3,10 @@
 //!
 //! Two accesses for one, on which the vCPUs have to agree by a lock of their own: that there is
 //! only one address register is how PCs are.
+//!
+//! Linux prefers this mechanism to ECAM wherever the address reads back as it was written, and
+//! then each access is two user exits instead of one. So the address is write-only where the
+//! guest is told of ECAM: whoever just uses the ports does not notice.
 
 use super::{Address, Root};
 use crate::bus::{Action, BusDevice};
@@ -15,13 +19,22 @@ const ENABLE: u32 = 1 << 31;
 const BITS: u32 = ENABLE | 0x00ff_fffc;
 
 /// `CONFIG_ADDRESS`. Only whole double words: the bytes behind the first are ports of others.
-#[derive(Default)]
-pub(super) struct AddressPort(AtomicU32);
+pub(super) struct AddressPort {
+    register: AtomicU32,
+    reads_back: bool,
+}
 
 impl AddressPort {
+    pub(super) fn new(reads_back: bool) -> Self {
+        AddressPort {
+            register: AtomicU32::new(0),
+            reads_back,
+        }
+    }
+
     /// What the data ports are about; only bus 0 is there.
     fn address(&self) -> Option<Address> {
-        let register = self.0.load(Ordering::Acquire);
+        let register = self.register.load(Ordering::Acquire);
         let [offset, slot, bus, _] = register.to_le_bytes();
         (register & ENABLE != 0 && bus == 0).then_some(Address {
             slot,
@@ -33,14 +46,16 @@ impl AddressPort {
 impl BusDevice for AddressPort {
     fn read(&self, _offset: u64, data: &mut [u8]) {
         match <&mut [u8; 4]>::try_from(&mut *data) {
-            Ok(data) => *data = self.0.load(Ordering::Acquire).to_le_bytes(),
-            Err(_) => data.fill(0xff),
+            Ok(data) if self.reads_back => {
+                *data = self.register.load(Ordering::Acquire).to_le_bytes();
+            }
+            _ => data.fill(0xff),
         }
     }
 
     fn write(&self, _offset: u64, data: &[u8]) -> Action {
         if let Ok(data) = <[u8; 4]>::try_from(data) {
-            self.0
+            self.register
                 .store(u32::from_le_bytes(data) & BITS, Ordering::Release);
         }
         Action::None

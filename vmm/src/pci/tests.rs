@@ -68,6 +68,10 @@ struct Machine {
 
 impl Machine {
     fn new(functions: usize) -> Self {
+        Self::with(functions, false)
+    }
+
+    fn with(functions: usize, ecam_is_told: bool) -> Self {
         let memory = memory::build(1 << 20).unwrap();
         let gate = Arc::new(Gate::new(1));
         let function = || {
@@ -79,7 +83,7 @@ impl Machine {
         let bells = Bells::default();
         let functions = (0..functions).map(|_| function()).collect();
         Root::new(functions, Box::new(bells.clone()))
-            .attach(&mut mmio, &mut pio)
+            .attach(&mut mmio, &mut pio, ecam_is_told)
             .unwrap();
         Machine { mmio, pio, bells }
     }
@@ -211,6 +215,16 @@ fn address_port_takes_double_words_and_only_bits_that_exist() {
 
     assert_eq!(machine.port(0xcf8), 0x80ff_fffc_u32.to_le_bytes());
     assert_eq!(machine.port(0xcf8), [0xff]);
+}
+
+#[test]
+fn address_port_works_but_does_not_read_back_where_ecam_is_told_of() {
+    let machine = Machine::with(1, true);
+
+    machine.set_port(0xcf8, &0x8000_0800_u32.to_le_bytes());
+
+    assert_eq!(machine.port(0xcf8), [0xff; 4]);
+    assert_eq!(machine.port(0xcfc), [0xf4, 0x1a, 0x43, 0x10]);
 }
 
 #[test]

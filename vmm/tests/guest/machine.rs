@@ -145,10 +145,10 @@ fn a_quiet_boot_makes_few_user_exits_and_none_for_a_notify() {
 }
 
 /// What Linux asks of each PCI function before its driver does (it walks the list of capabilities a
-/// dozen times), by two ports.
-const EXITS_FOR_A_FUNCTION: u64 = 450;
+/// dozen times), one exit each.
+const EXITS_FOR_A_FUNCTION: u64 = 230;
 /// For the empty slots and the host bridge.
-const EXITS_FOR_A_BUS: u64 = 250;
+const EXITS_FOR_A_BUS: u64 = 110;
 
 #[test]
 fn a_quiet_boot_with_pci_makes_the_user_exits_that_enumeration_costs() {

@@ -18,6 +18,9 @@
 
 mod block;
 mod console;
+mod hostile;
+#[cfg(feature = "http")]
+mod http;
 mod lifecycle;
 mod machine;
 mod support;

@@ -40,6 +40,8 @@ pub struct Plan {
     pub port: Port,
     /// The ring layouts that the console offers.
     pub rings: Rings,
+    /// Devices that the guest finds behind the console.
+    pub behind_console: Vec<VirtioDevice>,
 }
 
 /// The host's view of the running machine.
@@ -65,6 +67,7 @@ pub fn run(
         cmdline: "reboot=t quiet panic=-1".into(),
         port: Port::Hvc0,
         rings: Rings::default(),
+        behind_console: Vec::new(),
     };
     plan_to_be.config.memory = 256 << 20;
     plan(&mut plan_to_be);
@@ -73,6 +76,7 @@ pub fn run(
         cmdline,
         port,
         rings,
+        behind_console,
     } = plan_to_be;
 
     let console = match port {
@@ -98,6 +102,7 @@ pub fn run(
         }
         Port::TtyS0 => config.serial = Some(SerialPort { input, output }),
     }
+    config.devices.extend(behind_console);
     let vm = Vm::new(config).unwrap();
     let handle = vm.handle();
     let mut view = Host {

@@ -1,0 +1,356 @@
+//! A disk on a web server: read in ranges (RFC 9110, 14), as the guest asks for them.
+//!
+//! # The problem
+//!
+//! A server is far away, may answer with anything, and may have another file under the same name
+//! tomorrow. The guest must get each byte right or an I/O error, and never wait without end.
+//!
+//! # The design
+//!
+//! ```text
+//!   read --> Cache          blocks of 256 KiB, the last 32 that were used
+//!              | a miss
+//!            Client         GET with Range, tried again, until a deadline
+//!              |
+//!            Version        is this the part that was asked for, of the file that was opened?
+//! ```
+//!
+//! * Opening asks for the size (`HEAD`, which some servers don't have) and gets the first block,
+//!   which also shows that the server knows ranges.
+//! * A file without an `ETag` and a `Last-Modified` is refused: one that changes could not be told
+//!   from one that does not. Each request has the condition that the file is still the same
+//!   (`If-Match`, `If-Unmodified-Since`), and each answer is compared as well, for not every
+//!   server knows conditions. Once a file has changed, all reads fail, cached or not: what
+//!   was read belongs to a file that is no more.
+//! * What an answer claims to be is checked before its body is read, its body has to have exactly
+//!   the length that was asked for, and a block is in the cache when all of it is there.
+//! * A read has one deadline for all of its requests, retries and pauses. It is below the time
+//!   that a worker has to stop ([`STOP_PATIENCE`](crate::worker::STOP_PATIENCE)), for which
+//!   the server does not matter then. What came in time stays in the cache for the next try.
+//!
+//! # What it does not do
+//!
+//! Write. Fetch what was not asked for, but for the rest of a block: the guest's kernel
+//! reads ahead. Fetch several blocks at once: a disk has one worker. Compression, and credentials.
+
+mod cache;
+mod client;
+#[cfg(test)]
+mod tests;
+mod version;
+
+use super::{BlockStorage, Error, Properties, SECTOR};
+use cache::Cache;
+use client::Client;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use version::Version;
+use vm_memory::VolatileSlice;
+
+/// What is asked for at once.
+const BLOCK: u64 = 256 << 10;
+/// How many blocks are kept.
+const BLOCKS: usize = 32;
+
+/// How long a read may take if nothing else is said.
+const PATIENCE: Duration = Duration::from_millis(2500);
+/// How long opening may take if nothing else is said. Nobody waits for that but the user.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is wrong with a server, or with its answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// Not an address of a web server.
+    #[error("it does not begin with http:// or https://")]
+    Scheme,
+    /// There is no answer, or none that is whole; in the HTTP library's words.
+    #[error("no whole answer: {0}")]
+    Transfer(String),
+    /// The answer is another one than that a part of the file follows.
+    #[error("the server answered with status {0}")]
+    Status(u16),
+    /// The answer is the whole file.
+    #[error("the server sends files as a whole only: it ignores Range")]
+    NoRanges,
+    /// The answer does not say, or not in a way that can be understood, which part it is.
+    #[error("bytes {first}-{last} were asked for, and the answer has Content-Range {got:?}")]
+    Range {
+        /// Of the part that was asked for.
+        first: u64,
+        /// Of the part that was asked for.
+        last: u64,
+        /// As the server has it; empty if it has none.
+        got: String,
+    },
+    /// The body is not as long as its part.
+    #[error("a body of {expected} bytes was expected, and {got} came")]
+    Length {
+        /// The length of the part.
+        expected: u64,
+        /// What the server said or sent. More than expected may be more than this.
+        got: u64,
+    },
+    /// The body is compressed, though that was not asked for.
+    #[error("the server sends the file with Content-Encoding {0:?}")]
+    Encoding(String),
+    /// The file as a whole has another size than its parts say.
+    #[error("the server says that the file has {0} bytes, and then that it has {1}")]
+    Sizes(u64, u64),
+    /// A change could not be noticed.
+    #[error("the server tells neither an ETag nor a Last-Modified, so changes can't be noticed")]
+    NoValidator,
+    /// It is not the file any more that was opened.
+    #[error("the file changed on the server: {0}")]
+    Changed(String),
+    /// There was no time left for another try.
+    #[error("no answer within {0:?}")]
+    Deadline(Duration),
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Deadline(_) => io::Error::new(io::ErrorKind::TimedOut, failure),
+            _ => io::Error::other(failure),
+        }
+    }
+}
+
+/// How to open a disk on a web server.
+#[derive(Debug, Clone)]
+pub struct Options {
+    patience: Duration,
+    open_patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            patience: PATIENCE,
+            open_patience: OPEN_PATIENCE,
+        }
+    }
+}
+
+impl Options {
+    /// Sets how long one read may take with all its retries before it is an I/O error: 2.5 s if
+    /// this is not called. With more than a worker has to stop
+    /// ([`STOP_PATIENCE`](crate::worker::STOP_PATIENCE)), a server that does not answer can
+    /// make a pause fail and a reset end the machine.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Sets how long opening may take: 10 s if this is not called.
+    #[must_use]
+    pub fn open_patience(mut self, patience: Duration) -> Self {
+        self.open_patience = patience;
+        self
+    }
+
+    /// Asks the server for the file.
+    pub fn open(&self, url: &str) -> Result<HttpDisk, Error> {
+        let failed = |source| Error::Http {
+            url: url.to_owned(),
+            source: Box::new(source),
+        };
+        if !is_url(url) {
+            return Err(failed(Failure::Scheme));
+        }
+        let client = Client::new(url);
+        let until = Deadline::after(self.open_patience);
+        let announced = client.size(&until).map_err(failed)?;
+        if let Some(size) = announced.filter(|size| *size < SECTOR) {
+            // Of nothing there is no first block to ask for.
+            return Err(too_small(url, size));
+        }
+        let mut first = Vec::new();
+        let version = client.first(&mut first, &until).map_err(failed)?;
+        if let Some(size) = announced.filter(|size| *size != version.size) {
+            return Err(failed(Failure::Sizes(size, version.size)));
+        }
+        if version.size < SECTOR {
+            return Err(too_small(url, version.size));
+        }
+        let mut cache = Cache::new(BLOCKS);
+        cache.put(0, first);
+        Ok(HttpDisk {
+            name: name(url),
+            client,
+            version,
+            patience: self.patience,
+            state: Mutex::new(State {
+                cache,
+                changed: None,
+            }),
+        })
+    }
+}
+
+fn too_small(url: &str, size: u64) -> Error {
+    Error::Small {
+        path: url.into(),
+        size,
+        block: SECTOR as u32,
+    }
+}
+
+/// Whether this is the address of something on a web server.
+pub fn is_url(text: &str) -> bool {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| {
+        scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+    })
+}
+
+/// The address as it may be logged: without what may be secret, a user before the host and a
+/// query behind the path.
+fn name(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
+/// Until when something has to be done.
+struct Deadline {
+    patience: Duration,
+    at: Instant,
+}
+
+impl Deadline {
+    fn after(patience: Duration) -> Self {
+        let at = Instant::now() + patience;
+        Deadline { patience, at }
+    }
+
+    /// The time that is left.
+    fn left(&self) -> Result<Duration, Failure> {
+        let left = self.at.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Failure::Deadline(self.patience));
+        }
+        Ok(left)
+    }
+}
+
+/// A disk on a web server, which can only be read.
+#[derive(Debug)]
+pub struct HttpDisk {
+    name: String,
+    client: Client,
+    version: Version,
+    patience: Duration,
+    /// Held for the time of a read.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    cache: Cache,
+    /// The file is not the one that was opened: how that was noticed.
+    changed: Option<String>,
+}
+
+impl HttpDisk {
+    /// Asks the server for the file; for all else there is [`options`](HttpDisk::options).
+    pub fn open(url: &str) -> Result<HttpDisk, Error> {
+        HttpDisk::options().open(url)
+    }
+
+    /// How to open one.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// Fills `buffers` from the cache, and the cache from the server.
+    fn read(
+        &self,
+        cache: &mut Cache,
+        buffers: &[VolatileSlice<'_>],
+        offset: u64,
+    ) -> Result<usize, Failure> {
+        let until = Deadline::after(self.patience);
+        let mut done = 0;
+        for buffer in buffers {
+            let mut rest = *buffer;
+            while !rest.is_empty() {
+                let at = offset.saturating_add(done as u64);
+                let bytes = self.block(cache, at / BLOCK, &until)?;
+                let bytes = bytes.get((at % BLOCK) as usize..).unwrap_or_default();
+                let count = bytes.len().min(rest.len());
+                if count == 0 {
+                    // Behind the end, where no request is.
+                    return Ok(done);
+                }
+                rest.copy_from(bytes.get(..count).unwrap_or_default());
+                done += count;
+                match rest.offset(count) {
+                    Ok(left) => rest = left,
+                    Err(_) => break,
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// The bytes of a block.
+    fn block<'c>(
+        &self,
+        cache: &'c mut Cache,
+        number: u64,
+        until: &Deadline,
+    ) -> Result<&'c [u8], Failure> {
+        if !cache.has(number) {
+            let first = number.saturating_mul(BLOCK);
+            if first >= self.version.size {
+                return Ok(&[]);
+            }
+            let mut bytes = cache.vacate();
+            self.client.part(&self.version, first, &mut bytes, until)?;
+            cache.put(number, bytes);
+        }
+        Ok(cache.get(number).unwrap_or_default())
+    }
+}
+
+impl BlockStorage for HttpDisk {
+    fn properties(&self) -> Properties {
+        Properties {
+            read_only: true,
+            ..Properties::new(self.version.size)
+        }
+    }
+
+    fn read_vectored_at(&self, buffers: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(changed) = &state.changed {
+            return Err(Failure::Changed(changed.clone()).into());
+        }
+        let result = self.read(&mut state.cache, buffers, offset);
+        if let Err(Failure::Changed(how)) = &result {
+            log::warn!(
+                "{}: changed on the server ({how}): it can't be read any more",
+                self.name
+            );
+            state.changed = Some(how.clone());
+            // Nobody will be given any of it.
+            state.cache = Cache::new(0);
+        }
+        Ok(result?)
+    }
+
+    fn write_vectored_at(&self, _buffers: &[VolatileSlice<'_>], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        // There is never anything that was written.
+        Ok(())
+    }
+}
