@@ -8,7 +8,7 @@
 use crate::block::Disk;
 use crate::spec::{ByteSize, Stream, cpus, seconds, transport};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -31,9 +31,13 @@ Exit status: 0 power-off, 1 error, 2 reboot, 3 triple fault, 34 guest panic,
     version,
     after_help = AFTER_HELP,
     args_conflicts_with_subcommands = true,
+    disable_help_flag = true,
     disable_help_subcommand = true
 )]
 pub struct Args {
+    /// Print help (`hype man` says more)
+    #[arg(long, short, action = ArgAction::HelpShort)]
+    help: Option<bool>,
     /// What to do instead of running a machine.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -91,8 +95,12 @@ pub struct Machine {
     #[arg(long, value_name = "WHERE", value_parser = Stream::parse)]
     pub serial: Option<Stream>,
 
-    /// A disk: PATH, PATH:ro, URL, mem:SIZE, or path=PATH with any of ,ro=on ,size=1G ,direct=on
-    /// ,format=raw|qcow2 ,backing=on ,serial=TEXT ,block_size=512|4096
+    /// A disk: PATH, PATH:ro, URL or mem:SIZE, and keys as in disk.img,size=1G,serial=scratch
+    ///
+    /// Or path=PATH, with any of these keys, and commas doubled where they belong to the path:
+    /// ro=on; size=SIZE, to create it if it is missing; format=raw|qcow2, never guessed (raw);
+    /// backing=on for the backing files of a qcow2 image in its own folder, backing=any for all;
+    /// direct=on, around the page cache; serial=TEXT; block_size=512|4096.
     #[arg(long, alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
     pub block: Vec<Disk>,
 
@@ -263,7 +271,7 @@ mod tests {
                 ["'-nonsense'", "-kernel, -initrd,"],
             ),
             (&["stray"], ["'stray'", "check, completions, man"]),
-            (&["check", "-mem"], ["'-mem'", "known are -quiet, -help"]),
+            (&["check", "-mem"], ["'-mem'", "known are -quiet"]),
             (&["-kernel"], ["'-kernel ", "value is required"]),
             (&["-mem", "1", "-mem", "2"], ["'-mem ", "multiple times"]),
             (&["-mem", "-1"], ["-mem \"-1\": ", "512M or 2G"]),
