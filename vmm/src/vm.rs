@@ -55,12 +55,18 @@ impl Vm {
         let system = open_kvm(std::mem::take(&mut config.kvm))?;
         let supported = check_host(&system, &config)?;
         let memory = memory::build(config.memory)?;
-        let kvm = kvm::Vm::new(&system, Arc::clone(&memory)).map_err(failed("creating the VM"))?;
+        let functions = config.count(Transport::Pci);
+        let shown = tells_of_ecam && functions > 0 && system.has_rom();
+        let (kvm, shown) = create_vm(&system, &memory, shown.then_some(functions))?;
         let cpus = create_vcpus(&kvm, &supported, config.cpus)?;
 
         let control = Arc::new(Control::new(cpus.len()));
         let mut board = Board::new(Arc::clone(&memory), triple_fault_reboots);
-        let devices = plug_in_devices(&mut config, &kvm, &mut board, &control, tells_of_ecam)?;
+        let bus = PciBus {
+            shown,
+            tells_of_ecam,
+        };
+        let devices = plug_in_devices(&mut config, &kvm, &mut board, &control, bus)?;
         let serial = config.serial.take();
         let serial = serial
             .map(|port| plug_in_serial(port, &kvm, &cpus, &mut board))
@@ -209,6 +215,28 @@ fn check_host(system: &System, config: &Config) -> Result<CpuId, Error> {
     Ok(supported)
 }
 
+/// The VM with its memory, and with the configuration space of so many PCI functions as memory.
+fn create_vm(
+    system: &System,
+    memory: &Arc<GuestMemory>,
+    shown: Option<usize>,
+) -> Result<(kvm::Vm, Option<pci::Shown>), Error> {
+    let failed = failed("creating the VM");
+    let memory = Arc::clone(memory);
+    let Some(functions) = shown else {
+        let vm = kvm::Vm::new(system, memory).map_err(failed)?;
+        return Ok((vm, None));
+    };
+    let pages = pci::Shown::memory(functions)?;
+    let (vm, rom) = kvm::Vm::with_rom(system, memory, Arc::clone(&pages)).map_err(failed)?;
+    let hide = move || {
+        if let Err(error) = rom.remove() {
+            log::error!("PCI configuration space stays as it is shown: {error}");
+        }
+    };
+    Ok((vm, Some(pci::Shown::new(pages, Box::new(hide)))))
+}
+
 /// The vCPUs as they are at reset, each told who it is.
 fn create_vcpus(vm: &kvm::Vm, supported: &CpuId, cpus: u32) -> Result<Vec<kvm::Vcpu>, Error> {
     (0..cpus)
@@ -230,6 +258,12 @@ fn create_vcpus(vm: &kvm::Vm, supported: &CpuId, cpus: u32) -> Result<Vec<kvm::V
         .collect()
 }
 
+/// What is known of the PCI bus, if there will be one, before its functions are.
+struct PciBus {
+    shown: Option<pci::Shown>,
+    tells_of_ecam: bool,
+}
+
 /// The virtio devices of a machine.
 #[derive(Default)]
 struct VirtioDevices {
@@ -245,7 +279,7 @@ fn plug_in_devices(
     vm: &kvm::Vm,
     board: &mut Board,
     control: &Control,
-    tells_of_ecam: bool,
+    bus: PciBus,
 ) -> Result<VirtioDevices, Error> {
     let mut devices = VirtioDevices::default();
     let mut functions = Vec::new();
@@ -273,8 +307,8 @@ fn plug_in_devices(
     }
     devices.on_pci = !functions.is_empty();
     if devices.on_pci {
-        let root = pci::Root::new(functions, Box::new(vm.clone()));
-        root.attach(&mut board.mmio, &mut board.pio, tells_of_ecam)
+        let root = pci::Root::new(functions, Box::new(vm.clone()), bus.shown);
+        root.attach(&mut board.mmio, &mut board.pio, bus.tells_of_ecam)
             .map_err(misfit("the PCI bus"))?;
     }
     Ok(devices)

@@ -82,7 +82,7 @@ impl Machine {
         let (mut mmio, mut pio) = (Bus::new("mmio"), Bus::new("port"));
         let bells = Bells::default();
         let functions = (0..functions).map(|_| function()).collect();
-        Root::new(functions, Box::new(bells.clone()))
+        Root::new(functions, Box::new(bells.clone()), None)
             .attach(&mut mmio, &mut pio, ecam_is_told)
             .unwrap();
         Machine { mmio, pio, bells }

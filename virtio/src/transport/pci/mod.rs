@@ -140,6 +140,14 @@ impl Pci {
         }
     }
 
+    /// Whether these bytes of the configuration space belong to the window to BAR 0. Once it is
+    /// written to, what is read there can change, and reading can have an effect; all else changes by
+    /// writes alone, and can be shown to the driver as a copy.
+    pub fn is_window(&self, offset: u16, len: usize) -> bool {
+        let start = usize::from(offset);
+        start < self.window + WINDOW_END && start + len > self.window + WINDOW_BAR
+    }
+
     /// Writes an address to BAR 0, as firmware would.
     pub fn place(&mut self, address: u64) {
         self.config
