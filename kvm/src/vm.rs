@@ -4,7 +4,7 @@
 //! the rest of the crate rests on: guest memory lives as long as any vCPU can run, because every
 //! handle of the VM holds it.
 
-use crate::coalesced::CoalescedPio;
+use crate::coalesced::{self, CoalescedPio};
 use crate::error::Error;
 use crate::event::{DataMatch, IoAddress, IoEventFd, IrqFd};
 use crate::msi::{MsiVector, Routes};
@@ -194,6 +194,11 @@ impl Vm {
     /// come out of [`Vcpu::coalesced_ring`]. Wants `KVM_CAP_COALESCED_PIO`, which is optional.
     pub fn coalesce_pio(&self, port: u16, len: u16) -> Result<CoalescedPio, Error> {
         CoalescedPio::new(Arc::clone(&self.inner), port, len)
+    }
+
+    /// The same for ports or addresses, for as long as the VM exists.
+    pub fn coalesce(&self, at: IoAddress, len: u32) -> Result<(), Error> {
+        coalesced::register(&self.inner, at, len)
     }
 }
 

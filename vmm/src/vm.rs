@@ -4,6 +4,7 @@ use crate::arch::{boot, cpuid, layout, msr};
 use crate::boot::{DeviceWindow, Guest};
 use crate::config::{Config, KvmSource, Problem, SerialPort, Transport, VirtioDevice};
 use crate::control::{ActiveDevice, Control, Devices, PowerButton};
+use crate::gathered::{self, Patient};
 use crate::handle::Handle;
 use crate::irq::{Messages, NoLine};
 use crate::legacy::pm::Pm;
@@ -21,7 +22,7 @@ use loader::{Boot, Platform};
 use std::sync::Arc;
 use std::thread::{self, ScopedJoinHandle};
 use virtio::GuestMemory;
-use virtio::transport::pci::Pci;
+use virtio::transport::{mmio::Mmio, pci::Pci};
 
 /// A vCPU's thread runs the bus and the registers of devices: nothing that is deep.
 const VCPU_STACK: usize = 256 << 10;
@@ -68,6 +69,12 @@ impl Vm {
         };
         let devices = plug_in_devices(&mut config, &kvm, &mut board, &control, bus)?;
         let serial = config.serial.take();
+        if serial.is_none() {
+            // The ring has one user.
+            devices.patient.register(&kvm);
+            let ring = cpus.first().and_then(kvm::Vcpu::coalesced_ring);
+            board.gathered = ring.map(|ring| Box::new(ring) as _);
+        }
         let serial = serial
             .map(|port| plug_in_serial(port, &kvm, &cpus, &mut board))
             .transpose()?;
@@ -82,6 +89,7 @@ impl Vm {
             &memory,
             &devices,
             tables.as_ref(),
+            serial.is_some(),
         )?;
         if let Some(first) = cpus.first() {
             set_registers(first, &boot).map_err(failed("setting the first vCPU's registers"))?;
@@ -272,6 +280,7 @@ struct VirtioDevices {
     /// Those that have one.
     windows: Vec<DeviceWindow>,
     on_pci: bool,
+    patient: Patient,
 }
 
 fn plug_in_devices(
@@ -281,7 +290,10 @@ fn plug_in_devices(
     control: &Control,
     bus: PciBus,
 ) -> Result<VirtioDevices, Error> {
-    let mut devices = VirtioDevices::default();
+    let mut devices = VirtioDevices {
+        patient: gathered::of_board(),
+        ..VirtioDevices::default()
+    };
     let mut functions = Vec::new();
     // validate() has counted the devices, so each has a window or a slot.
     let mut windows = (0..).map_while(layout::window);
@@ -297,6 +309,9 @@ fn plug_in_devices(
                 let device = VirtioMmio::new(device, at, vm, &board.memory, &control.gate)?;
                 devices.active.push(Arc::clone(device.device()) as _);
                 devices.windows.push(device.window().clone());
+                for range in Mmio::PATIENT {
+                    devices.patient.add(at.base, range);
+                }
                 let range = at.base..at.base + at.size;
                 board
                     .mmio
@@ -308,6 +323,7 @@ fn plug_in_devices(
     devices.on_pci = !functions.is_empty();
     if devices.on_pci {
         let root = pci::Root::new(functions, Box::new(vm.clone()), bus.shown);
+        root.patient(&mut devices.patient);
         root.attach(&mut board.mmio, &mut board.pio, bus.tells_of_ecam)
             .map_err(misfit("the PCI bus"))?;
     }
@@ -396,12 +412,13 @@ fn load(
     memory: &GuestMemory,
     devices: &VirtioDevices,
     tables: Option<&acpi::Tables>,
+    serial: bool,
 ) -> Result<Boot, Error> {
     let cmdline = config
         .payload
         .as_ref()
         .map_or("", |payload| payload.cmdline.as_str());
-    let mut parameters = cmdline::defaults(cmdline, devices.on_pci);
+    let mut parameters = cmdline::defaults(cmdline, devices.on_pci, serial);
     if tables.is_none() {
         // Only then: a kernel that finds a device in both places complains about the second.
         parameters.extend(devices.windows.iter().map(DeviceWindow::parameter));

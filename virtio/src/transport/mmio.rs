@@ -9,6 +9,7 @@ use super::{Doorbell, Environment, set_half};
 use crate::device::Kind;
 use crate::worker::Mode;
 use crate::{Device, Error};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Offsets of the registers (4.2.2).
@@ -100,6 +101,14 @@ impl Mmio {
             front: Front::new(device, env, mode)?,
         })
     }
+
+    /// Registers to which a write has no effect until some other register is accessed: one that
+    /// arrives late, but in order, is as good. Queues start with the device, by its status.
+    pub const PATIENT: [Range<u64>; 3] = [
+        DEVICE_FEATURES_SEL..DRIVER_FEATURES_SEL + 4,
+        QUEUE_SEL..QUEUE_READY + 4,
+        QUEUE_DESC_LOW..QUEUE_DEVICE_HIGH + 4,
+    ];
 
     /// An access of the vCPU's to `offset` in the window.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) {

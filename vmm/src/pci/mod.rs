@@ -44,6 +44,7 @@ mod tests;
 
 use crate::arch::layout::{PCI_ADDRESS_PORT, PCI_DATA_PORTS, PCI_DEVICES, PCI_ECAM, PCI_WINDOW};
 use crate::bus::{self, Action, Bus, BusDevice};
+use crate::gathered::Patient;
 use crate::plugged::Plugged;
 use places::{Bars, Binder, Places};
 use ports::{AddressPort, DataPorts};
@@ -88,6 +89,21 @@ impl Root {
             shown.fill(|at, data| root.read(at, data));
         }
         root
+    }
+
+    /// Registers that are patient, where they are now.
+    pub(crate) fn patient(&self, patient: &mut Patient) {
+        // The bridge has none that could be written to.
+        patient.add(PCI_ECAM.start, 0..CONFIG_SIZE);
+        let bases = places::addresses(PCI_WINDOW.start);
+        for ((index, function), base) in (0..).zip(&*self.functions).zip(bases) {
+            let config = PCI_ECAM.start + u64::from(slot(index)) * CONFIG_SIZE;
+            patient.add(config, Pci::FIXED.start.into()..Pci::FIXED.end.into());
+            for range in function.lock().patient() {
+                patient.add(base, range);
+            }
+        }
+        patient.add_index(&PCI_ADDRESS_PORT, 4);
     }
 
     /// Puts the bus where vCPUs find it. `ecam_is_told`: in a table that the guest reads.
@@ -158,6 +174,12 @@ impl Root {
             }
         }
     }
+}
+
+/// Device and function of one of the functions: [`Root::find`] the other way round.
+fn slot(index: usize) -> u8 {
+    let (device, function) = (index % PCI_DEVICES + 1, index / PCI_DEVICES);
+    (device << 3 | function) as u8
 }
 
 enum Found<'a> {

@@ -45,6 +45,7 @@ use layout::{
 };
 use msix::{Table, Vectors};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a virtio structure is for, as its capability says (4.1.4).
@@ -206,6 +207,24 @@ impl Pci {
             .zip(self.front.core.doorbells())
             .map(doorbell)
             .collect()
+    }
+
+    /// Registers of the configuration space that never change, whatever is written to them: the
+    /// BARs that there aren't, which kernels write to all the same to find that out.
+    pub const FIXED: Range<u16> = 0x18..0x34;
+
+    /// Registers in BAR 0 to which a write has no effect until some other register is accessed: one
+    /// that arrives late, but in order, is as good. Vectors are masked while they are changed.
+    pub fn patient(&self) -> Vec<Range<u64>> {
+        let mut ranges = common::patient()
+            .map(|r| COMMON + r.start..COMMON + r.end)
+            .to_vec();
+        ranges.extend(
+            self.table
+                .messages()
+                .map(|r| TABLE + r.start..TABLE + r.end),
+        );
+        ranges
     }
 
     /// How messages call the device.
