@@ -56,9 +56,8 @@ impl Vm {
         let system = open_kvm(std::mem::take(&mut config.kvm))?;
         let supported = check_host(&system, &config)?;
         let memory = memory::build(config.memory)?;
-        let functions = config.count(Transport::Pci);
-        let shown = tells_of_ecam && functions > 0 && system.has_rom();
-        let (kvm, shown) = create_vm(&system, &memory, shown.then_some(functions))?;
+        let shows_pci = tells_of_ecam && config.count(Transport::Pci) > 0 && system.has_rom();
+        let (kvm, shown) = create_vm(&system, &memory, shows_pci)?;
         let cpus = create_vcpus(&kvm, &supported, config.cpus)?;
 
         let control = Arc::new(Control::new(cpus.len()));
@@ -223,19 +222,19 @@ fn check_host(system: &System, config: &Config) -> Result<CpuId, Error> {
     Ok(supported)
 }
 
-/// The VM with its memory, and with the configuration space of so many PCI functions as memory.
+/// The VM with its memory, and if it `shows_pci`, with PCI configuration space as memory.
 fn create_vm(
     system: &System,
     memory: &Arc<GuestMemory>,
-    shown: Option<usize>,
+    shows_pci: bool,
 ) -> Result<(kvm::Vm, Option<pci::Shown>), Error> {
     let failed = failed("creating the VM");
     let memory = Arc::clone(memory);
-    let Some(functions) = shown else {
+    if !shows_pci {
         let vm = kvm::Vm::new(system, memory).map_err(failed)?;
         return Ok((vm, None));
-    };
-    let pages = pci::Shown::memory(functions)?;
+    }
+    let pages = pci::Shown::memory()?;
     let (vm, rom) = kvm::Vm::with_rom(system, memory, Arc::clone(&pages)).map_err(failed)?;
     let hide = move || {
         if let Err(error) = rom.remove() {

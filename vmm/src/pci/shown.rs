@@ -7,31 +7,24 @@
 //!
 //! # The design
 //!
-//! The beginning of ECAM, up to the last device, is memory that the guest can't write. A write is
-//! an exit as before, by ECAM or by the ports, and goes to the function; what it reads as then is
-//! copied here while the function is locked, so that of two writes the later one is seen. Words are
+//! ECAM is memory that the guest can't write. A write is an exit as before, by ECAM or by the
+//! ports, and goes to the function; what it reads as then is copied here while the function is locked, so that of two writes the later one is seen. Words are
 //! stored whole, as a function would give them.
 //!
 //! Nothing in a function's configuration space changes but by writes to it, nor does reading do
 //! anything, with one exception: the window to BAR 0. Linux does not use it. Before a first write to
 //! it is done, the memory goes away for good; then each read is an exit.
 //!
-//! # What it does not do
-//!
-//! Show all of the bus: that would be a MiB of ones, and Linux looks but once at each device that
-//! isn't there.
+//! Most of it is ones, for functions that aren't there: a MiB of the host's, but Linux looks for each
+//! of 31 devices, and filling a page costs less than an exit.
 
 use super::{Address, CONFIG_SIZE};
-use crate::arch::layout::{PCI_DEVICES, PCI_ECAM};
+use crate::arch::layout::PCI_ECAM;
 use crate::memory;
-use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Once};
 use virtio::GuestMemory;
-use vm_memory::{Bytes, GuestAddress};
-
-/// A device has so many functions.
-const FUNCTIONS: u64 = 8;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 /// Ends that the guest sees the memory.
 pub(crate) type Hide = Box<dyn Fn() + Send + Sync>;
@@ -43,17 +36,10 @@ pub(crate) struct Shown {
     hidden: Once,
 }
 
-/// The part of ECAM that belongs to the host bridge and the devices of so many functions.
-fn part(functions: usize) -> Range<u64> {
-    let devices = 1 + functions.min(PCI_DEVICES) as u64;
-    PCI_ECAM.start..PCI_ECAM.start + devices * FUNCTIONS * CONFIG_SIZE
-}
-
 impl Shown {
-    /// The memory for a bus with so many functions: to be put where the guest reads it, as memory
-    /// that it can't write.
-    pub(crate) fn memory(functions: usize) -> Result<Arc<GuestMemory>, memory::Error> {
-        memory::alone(part(functions))
+    /// The memory, which knows its address: to be given to the guest, as memory that it can't write.
+    pub(crate) fn memory() -> Result<Arc<GuestMemory>, memory::Error> {
+        memory::alone(PCI_ECAM)
     }
 
     /// What is in this memory until `hide` has returned.
@@ -70,11 +56,8 @@ impl Shown {
         let mut page = [0; CONFIG_SIZE as usize];
         for slot in 0..=u8::MAX {
             read(Address { slot, offset: 0 }, &mut page);
-            let start = GuestAddress(address(slot, 0));
-            if self.memory.write_slice(&page, start).is_err() {
-                // The memory ends here.
-                break;
-            }
+            let to = GuestAddress(address(slot, 0));
+            check(to, self.memory.write_slice(&page, to));
         }
     }
 
@@ -92,12 +75,7 @@ impl Shown {
             read(offset, &mut word);
             let to = GuestAddress(address(at.slot, offset));
             let word = u32::from_ne_bytes(word);
-            if let Err(error) = self.memory.store(word, to, Ordering::Relaxed) {
-                log::error!(
-                    "PCI configuration space is not shown at {:#x}: {error}",
-                    to.0
-                );
-            }
+            check(to, self.memory.store(word, to, Ordering::Relaxed));
         }
     }
 
@@ -110,3 +88,16 @@ impl Shown {
 fn address(slot: u8, offset: u16) -> u64 {
     PCI_ECAM.start + u64::from(slot) * CONFIG_SIZE + u64::from(offset)
 }
+
+/// The memory has room for every function, so this does not fail.
+fn check(to: GuestAddress, stored: Result<(), GuestMemoryError>) {
+    if let Err(error) = stored {
+        log::error!(
+            "what PCI functions show at {:#x} is outdated: {error}",
+            to.0
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -165,10 +165,14 @@ pub fn kvm(test: &str) -> bool {
             panic!("HYPE_REQUIRE_KVM=1, and {error}: {error:?}")
         }
         Err(error) => {
-            // Not by a macro, whose output the test harness hides.
-            let line = format!("skipped: {test}: {error}\n");
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
+            skipped(&format!("{test}: {error}"));
             false
         }
     }
+}
+
+/// Says so; not by a macro, whose output the test harness hides.
+pub fn skipped(why: &str) {
+    let line = format!("skipped: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }

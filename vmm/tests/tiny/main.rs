@@ -16,6 +16,7 @@ mod devices;
 mod failures;
 mod guest;
 mod outcomes;
+mod pci;
 
 /// A test that needs KVM.
 macro_rules! kvm_test {
