@@ -1,10 +1,11 @@
 //! Coalesced writes: the kernel gathers them in a ring instead of leaving the guest for each.
 //!
 //! The problem: a guest that prints through a serial port makes an exit for every byte. With
-//! `KVM_CAP_COALESCED_PIO`, a write to a registered port (or, as KVM always could, address) goes into
-//! a ring that is shared with the kernel, and the guest goes on. Whoever handles the next exit must take the writes out *before*
-//! it handles that exit, for they came first; and somebody must look even if no exit comes (a
-//! prompt is followed by silence).
+//! `KVM_CAP_COALESCED_PIO`, a write to a registered port goes into a ring that is shared with the
+//! kernel, and the guest goes on; KVM always could do so with addresses. Whoever handles the next
+//! exit must take the writes out *before* it handles that exit, for they came first; and if a write
+//! shows an effect by itself, somebody must look even if no exit comes (a prompt is followed by
+//! silence).
 //!
 //! The design: the ring is one per VM, though it is mapped through a vCPU. [`CoalescedRing`] is a
 //! handle that any thread may drain; a lock of the VM makes one thread at a time do it, so that the
@@ -127,8 +128,8 @@ impl CoalescedRing {
 
     /// Takes out what was gathered, in order, and returns how many writes that was: at most as
     /// many as the ring holds, however fast the guest adds more. Do this after every exit, before
-    /// you handle it. `each` must not drain the ring itself. An entry leaves the ring after `each` has
-    /// seen it, so that whoever finds the ring empty finds all of it done.
+    /// you handle it. `each` must not drain the ring itself. An entry leaves the ring after `each`
+    /// has seen it, so that whoever finds the ring empty finds all of it done.
     pub fn drain(&self, each: impl FnMut(&CoalescedWrite)) -> Result<usize, Error> {
         // The lock guards an order, not a value: a drain that panicked left whole entries.
         let _guard = self

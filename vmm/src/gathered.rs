@@ -97,3 +97,6 @@ pub(crate) fn of_board() -> Patient {
     patient.add_index(&layout::RTC_PORTS, 1);
     patient
 }
+
+#[cfg(test)]
+mod tests;

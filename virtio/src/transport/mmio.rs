@@ -90,6 +90,14 @@ impl Mmio {
     /// The size of the register window.
     pub const SIZE: u64 = 0x1000;
 
+    /// Registers to which a write has no effect until some other register is accessed: one that
+    /// arrives late, but in order, is as good. Queues start with the device, by its status.
+    pub const PATIENT: [Range<u64>; 3] = [
+        DEVICE_FEATURES_SEL..DRIVER_FEATURES_SEL + 4,
+        QUEUE_SEL..QUEUE_READY + 4,
+        QUEUE_DESC_LOW..QUEUE_DEVICE_HIGH + 4,
+    ];
+
     /// Puts a device behind its registers.
     pub fn new(device: Box<dyn Device>, env: Environment) -> Result<Self, Error> {
         Self::with_mode(device, env, Mode::Thread)
@@ -101,14 +109,6 @@ impl Mmio {
             front: Front::new(device, env, mode)?,
         })
     }
-
-    /// Registers to which a write has no effect until some other register is accessed: one that
-    /// arrives late, but in order, is as good. Queues start with the device, by its status.
-    pub const PATIENT: [Range<u64>; 3] = [
-        DEVICE_FEATURES_SEL..DRIVER_FEATURES_SEL + 4,
-        QUEUE_SEL..QUEUE_READY + 4,
-        QUEUE_DESC_LOW..QUEUE_DEVICE_HIGH + 4,
-    ];
 
     /// An access of the vCPU's to `offset` in the window.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) {

@@ -26,7 +26,7 @@
 //! - *Slots*: each function has a device of its own, from 1 to 31; when these are used up, the next
 //!   round makes functions 1 of them, and so on.
 //!
-//! Locks: places before a function, and that before what is shown. None is held while a configuration access or a register
+//! Locks: places before a function. Neither is held while a configuration access or a register
 //! access of another function goes on.
 //!
 //! # What it does not do

@@ -78,6 +78,10 @@ impl Pci {
     /// The size of BAR 0.
     pub const BAR_SIZE: u64 = BAR_SIZE;
 
+    /// Registers of the configuration space that never change, whatever is written to them: the
+    /// BARs that there aren't, which kernels write to all the same to find that out.
+    pub const FIXED: Range<u16> = 0x18..0x34;
+
     /// Puts a device behind a function. It interrupts through `msi`, not through the
     /// environment's interrupt.
     pub fn new(
@@ -209,22 +213,14 @@ impl Pci {
             .collect()
     }
 
-    /// Registers of the configuration space that never change, whatever is written to them: the
-    /// BARs that there aren't, which kernels write to all the same to find that out.
-    pub const FIXED: Range<u16> = 0x18..0x34;
-
     /// Registers in BAR 0 to which a write has no effect until some other register is accessed: one
     /// that arrives late, but in order, is as good. Vectors are masked while they are changed.
     pub fn patient(&self) -> Vec<Range<u64>> {
-        let mut ranges = common::patient()
-            .map(|r| COMMON + r.start..COMMON + r.end)
-            .to_vec();
-        ranges.extend(
-            self.table
-                .messages()
-                .map(|r| TABLE + r.start..TABLE + r.end),
-        );
-        ranges
+        let from = |base: u64| move |range: Range<u64>| base + range.start..base + range.end;
+        let common = common::patient().into_iter().map(from(COMMON));
+        common
+            .chain(self.table.messages().map(from(TABLE)))
+            .collect()
     }
 
     /// How messages call the device.
