@@ -9,6 +9,7 @@ use crate::features::VERSION_1;
 use crate::testing::faulty::{Call, Fault, Faults, Faulty};
 use crate::testing::{Interrupts, Ring};
 use crate::{Io, Queue};
+use std::io;
 
 const ALL: u64 = F_FLUSH | F_CONFIG_WCE | F_DISCARD | F_WRITE_ZEROES | VERSION_1;
 

@@ -294,34 +294,27 @@ impl Core {
     /// Stops the device, keeping its queues. One that waits for the host can't be stopped, and goes
     /// on.
     pub fn pause(&mut self) -> Result<(), Error> {
-        let worker = match std::mem::replace(&mut self.state, State::Gone) {
-            State::Active(worker) => worker,
-            state => {
-                self.state = state;
-                return Ok(());
+        let State::Active(worker) = &mut self.state else {
+            return Ok(());
+        };
+        if !worker.park() {
+            return Err(stuck());
+        }
+        let State::Active(worker) = std::mem::replace(&mut self.state, State::Gone) else {
+            return Ok(());
+        };
+        match worker.stop() {
+            Stopped::Idle(parts) if self.link.needs_reset() => {
+                self.state = State::Idle(parts.device);
             }
-        };
-        let stopped = match worker.stop() {
-            Stopped::Stuck(worker) => match worker.go_on() {
-                Ok(worker) => {
-                    self.state = State::Active(worker);
-                    return Err(stuck());
-                }
-                Err(stopped) => stopped,
-            },
-            stopped => stopped,
-        };
-        self.state = match stopped {
-            Stopped::Idle(parts) if self.link.needs_reset() => State::Idle(parts.device),
-            Stopped::Idle(parts) => State::Paused(*parts),
-            Stopped::Panicked => State::Gone,
-            // It had begun to stop, and then came to wait.
-            Stopped::Stuck(worker) => {
-                self.state = State::Active(worker);
+            Stopped::Idle(parts) => self.state = State::Paused(*parts),
+            Stopped::Panicked => {}
+            // It was idle, and then came to wait.
+            Stopped::Stuck => {
                 self.link.fail_machine();
                 return Err(stuck());
             }
-        };
+        }
         Ok(())
     }
 
@@ -352,7 +345,7 @@ impl Core {
     /// thread after [`STOP_PATIENCE`]; both go when the host answers, or with the process.
     pub fn stop(&mut self) {
         if let State::Active(worker) = std::mem::replace(&mut self.state, State::Gone)
-            && let Stopped::Stuck(_) = worker.stop()
+            && let Stopped::Stuck = worker.stop()
         {
             let name = self.link.name();
             log::warn!("{name}: left waiting for the host, which has not answered for a while");
@@ -383,11 +376,8 @@ impl Core {
             State::Idle(device) => match self.running_queues() {
                 Err(error) => (State::Idle(device), Some(error)),
                 Ok(queues) => {
-                    let config = Arc::clone(&self.spec.config);
-                    let irq = Arc::clone(self.link.irq());
-                    let memory = Arc::clone(&self.memory);
-                    let io = Io::new(memory, self.driver_features, config, irq, queues);
-                    match Worker::start(Parts { device, io }, &self.link, self.mode) {
+                    let parts = self.divide(device, queues);
+                    match Worker::start(parts, &self.link, self.mode) {
                         Ok(worker) => (State::Active(worker), None),
                         Err(refused) => (State::Idle(refused.0.device), Some(refused.1)),
                     }
@@ -423,6 +413,31 @@ impl Core {
         (0..).zip(&self.queues).map(running).collect()
     }
 
+    /// Gives each lane of a device its queues. One without any is not needed.
+    fn divide(&self, device: Box<dyn Device>, mut queues: Vec<Option<Queue>>) -> Parts {
+        let io = |queues| {
+            let config = Arc::clone(&self.spec.config);
+            let irq = Arc::clone(self.link.irq());
+            let memory = Arc::clone(&self.memory);
+            Io::new(memory, self.driver_features, config, irq, queues)
+        };
+        let mut lanes = Vec::new();
+        for lane in device.lanes(self.driver_features) {
+            let claimed = lane.queues();
+            let of_lane =
+                |(number, queue): (u16, &mut Option<Queue>)| match claimed.contains(&number) {
+                    true => queue.take(),
+                    false => None,
+                };
+            let own: Vec<_> = (0..).zip(&mut queues).map(of_lane).collect();
+            if own.iter().any(Option::is_some) {
+                lanes.push((lane, io(own)));
+            }
+        }
+        let io = io(queues);
+        Parts { device, io, lanes }
+    }
+
     fn reset(&mut self) {
         self.idle();
         let mut gone = false;
@@ -451,7 +466,7 @@ impl Core {
             State::Active(worker) => match worker.stop() {
                 Stopped::Idle(parts) => Some(parts.device),
                 Stopped::Panicked => None,
-                Stopped::Stuck(_) => {
+                Stopped::Stuck => {
                     self.link.fail_machine();
                     None
                 }

@@ -328,7 +328,7 @@ fn a_flush_that_failed_fails_for_good() {
         File::from(std::os::fd::OwnedFd::from(socket)),
     );
     disk.flush().expect("nothing was written");
-    disk.dirty.store(true, Ordering::Release);
+    disk.count_change();
     assert!(disk.flush().is_err());
     disk.file = file;
     write(&disk, 0, &[1; 512]).unwrap();
