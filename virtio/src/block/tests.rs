@@ -202,6 +202,25 @@ fn a_larger_block_leaves_the_end_out_that_does_not_fill_one() {
 }
 
 #[test]
+fn a_disk_has_as_many_queues_as_it_is_told_to_within_limits() {
+    let device = || Block::new(MemoryDisk::new(512).unwrap());
+    for queues in [1, 4, MAX_QUEUES] {
+        let device = device().queues(queues).unwrap();
+        let spec = device.spec();
+        let mut told = [0; 2];
+        spec.config.read(34, &mut told);
+        assert_eq!(told, queues.to_le_bytes());
+        assert_eq!(spec.queues, vec![256; queues.into()]);
+        assert_eq!(spec.features & F_MQ != 0, queues > 1);
+        assert_eq!(device.lanes(spec.features).len() + 1, usize::from(queues));
+    }
+    for queues in [0, MAX_QUEUES + 1, u16::MAX] {
+        let error = device().queues(queues).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(error, format!("{queues} queues: a disk has 1 to 16"));
+    }
+}
+
+#[test]
 fn sizes_of_blocks_and_serial_numbers_are_checked() {
     let device = || Block::new(MemoryDisk::new(512).unwrap());
     for size in [0, 1, 511, 513, 1024, 8192, u32::MAX] {

@@ -1,3 +1,5 @@
+mod lanes;
+
 use super::*;
 use crate::device::{Kind, Spec};
 use crate::io::Interest;
