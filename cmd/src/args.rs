@@ -81,7 +81,7 @@ pub struct Machine {
     #[arg(long, value_name = "TEXT")]
     pub cmdline: Option<OsString>,
 
-    /// Memory: MiB, or a number with K, M, G or T
+    /// Memory in MiB, or with K, M, G or T behind it
     #[arg(long, value_name = "SIZE", default_value = "1024", value_parser = ByteSize::parse)]
     pub mem: ByteSize,
 
@@ -108,15 +108,19 @@ pub struct Machine {
     #[arg(long, alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
     pub block: Vec<Disk>,
 
-    /// Where the virtio devices are: mmio or pci
+    /// Where virtio devices are: mmio or pci
     #[arg(long, value_name = "WHERE", default_value = "mmio", value_parser = transport)]
     pub transport: Transport,
 
-    /// The rings that they offer: split or packed [default: both]
+    /// Which rings they have: split or packed [default: any]
+    ///
+    /// Offered both, a driver takes the one that it likes better; Linux takes packed ones.
     #[arg(long, value_name = "LAYOUT", value_parser = rings)]
     pub ring: Option<Rings>,
 
-    /// Seconds for the power-off of a guest that took the power button
+    /// Seconds that a power-off may take
+    ///
+    /// Counted from when the guest has taken the power button.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub grace: u32,
 }

@@ -82,6 +82,10 @@ fn without_a_second_thread_no_lane_begins_and_all_do_with_them() {
     let mut driver = Driver::mmio(Box::new(disk));
     with_one_thread(|| driver.start(0));
     assert_ne!(driver.transport.status() & NEEDS_RESET, 0);
+    let mut of_one_lane = Driver::mmio(Box::new(Echo::default()));
+    with_one_thread(|| of_one_lane.start(0));
+    assert_eq!(of_one_lane.transport.status() & NEEDS_RESET, 0);
+    drop(of_one_lane);
 
     driver.start(0);
     assert_eq!(driver.transport.status() & NEEDS_RESET, 0);
