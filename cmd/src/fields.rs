@@ -22,6 +22,7 @@ pub struct Syntax {
 }
 
 /// What a value of an option says.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Fields {
     /// What stands first without a key.
     pub first: Option<String>,
@@ -172,12 +173,6 @@ mod tests {
         aliases: &[("file", "path")],
     };
 
-    fn fields(text: &str) -> Result<(Option<String>, Vec<(String, String)>), String> {
-        SYNTAX
-            .parse(text)
-            .map(|fields| (fields.first, fields.pairs))
-    }
-
     #[test]
     fn commas_separate_and_two_of_them_are_one() {
         for (text, first, pairs) in [
@@ -191,7 +186,7 @@ mod tests {
             let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
             let pairs = pairs.into_iter().map(owned).collect();
             let first = first.map(str::to_owned);
-            assert_eq!(fields(text), Ok((first, pairs)), "{text}");
+            assert_eq!(SYNTAX.parse(text), Ok(Fields { first, pairs }), "{text}");
         }
     }
 
@@ -204,7 +199,7 @@ mod tests {
             ("a,ro", "known keys are path (or file) and ro"),
             ("a,", "known keys are"),
         ] {
-            let error = fields(text).expect_err(text);
+            let error = SYNTAX.parse(text).expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");
         }
     }
