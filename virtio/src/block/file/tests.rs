@@ -342,6 +342,21 @@ fn a_flush_that_failed_fails_for_good() {
 }
 
 #[test]
+fn of_many_flushes_at_the_same_time_none_takes_the_failure_of_another_for_success() {
+    let folder = folder();
+    let mut disk = open(&image(&folder, 4096));
+    let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    disk.file = File::from(std::os::fd::OwnedFd::from(socket));
+    disk.count_change();
+    let results: Vec<io::Result<()>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| disk.flush())).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().unwrap();
+        threads.into_iter().map(join).collect()
+    });
+    assert!(results.iter().all(Result::is_err), "{results:?}");
+}
+
+#[test]
 fn a_limit_on_file_sizes_is_an_error_and_no_signal() {
     // Limits are the process's, so this one is a process of its own.
     if std::env::var_os("HYPE_TEST_FSIZE").is_none() {
