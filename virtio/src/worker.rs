@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A device has one lane, itself, unless it [says otherwise](crate::Device::lanes). A lane has
-//! some of the queues and a thread ([`session`]) that knows no other lane: no lock, no queue and no
+//! some of the queues and a thread (`session.rs`) that knows no other lane: no lock, no queue and no
 //! epoll is shared. What they have in common is the [`Link`] and that they start and stop
 //! together. A device whose driver never says `DRIVER_OK` costs no thread and no epoll, a lane whose
 //! queues it does not enable neither.
@@ -57,7 +57,7 @@ pub use link::{Failed, Fault, Link};
 pub(crate) use signal::{Signal, ring};
 
 use crate::poll::{Poll, Source};
-use crate::{Device, Error, Io, Lane};
+use crate::{Device, Error, Io, Lane, Queue};
 use session::{Part, Server, Session};
 use signal::Wanted;
 use std::io;
@@ -77,6 +77,35 @@ pub struct Parts {
     pub io: Io,
     /// Its further lanes, each with its own.
     pub lanes: Vec<(Box<dyn Lane>, Io)>,
+}
+
+impl Parts {
+    /// A device and its lanes, each with those of the queues that it claims and an `io` for them.
+    /// The device has the rest. A lane for which there is nothing is dropped.
+    pub fn new(
+        device: Box<dyn Device>,
+        lanes: Vec<Box<dyn Lane>>,
+        mut queues: Vec<Option<Queue>>,
+        io: impl Fn(Vec<Option<Queue>>) -> Io,
+    ) -> Self {
+        let mut busy = Vec::new();
+        for lane in lanes {
+            let claimed = lane.queues();
+            let take = |(number, queue): (u16, &mut Option<Queue>)| {
+                claimed.contains(&number).then(|| queue.take()).flatten()
+            };
+            let own: Vec<_> = (0..).zip(&mut queues).map(take).collect();
+            if own.iter().any(Option::is_some) {
+                busy.push((lane, io(own)));
+            }
+        }
+        let io = io(queues);
+        Parts {
+            device,
+            io,
+            lanes: busy,
+        }
+    }
 }
 
 /// A device at work. Dropping it tells it to stop; only [`Worker::stop`] waits for that.

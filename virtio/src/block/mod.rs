@@ -20,7 +20,7 @@
 //!   vectored calls: a read of 4 KiB is one `preadv`, and nobody is woken on the way. A thread that
 //!   only passes requests on would have to be woken for each, and to wake in turn.
 //! * A disk can have [several queues](Block::queues), each with a thread that does all of this
-//!   ([`Requests`]). They share the storage and nothing that is written to for each request.
+//!   (`requests.rs`). They share the storage and nothing that is written to for each request.
 //! * So a worker may hang in the host for as long as the host likes, say on a network file system
 //!   that has lost its server. The vCPUs and the other devices don't notice. What the worker's stop
 //!   makes of it is told in [`worker`](crate::worker): it waits a bounded time.

@@ -375,13 +375,13 @@ impl Core {
         let (state, error) = match std::mem::replace(&mut self.state, State::Gone) {
             State::Idle(device) => match self.running_queues() {
                 Err(error) => (State::Idle(device), Some(error)),
-                Ok(queues) => {
-                    let parts = self.divide(device, queues);
-                    match Worker::start(parts, &self.link, self.mode) {
+                Ok(queues) => match self.divide(device, queues) {
+                    None => (State::Gone, None),
+                    Some(parts) => match Worker::start(parts, &self.link, self.mode) {
                         Ok(worker) => (State::Active(worker), None),
                         Err(refused) => (State::Idle(refused.0.device), Some(refused.1)),
-                    }
-                }
+                    },
+                },
             },
             state => {
                 let source = io::Error::other("the device has ended");
@@ -413,29 +413,20 @@ impl Core {
         (0..).zip(&self.queues).map(running).collect()
     }
 
-    /// Gives each lane of a device its queues. One without any is not needed.
-    fn divide(&self, device: Box<dyn Device>, mut queues: Vec<Option<Queue>>) -> Parts {
+    /// The device and its lanes, each with its queues. `None`: it panicked.
+    fn divide(&self, device: Box<dyn Device>, queues: Vec<Option<Queue>>) -> Option<Parts> {
+        let mut lanes = Vec::new();
+        self.link.settle(|| {
+            lanes = device.lanes(self.driver_features);
+            Ok(())
+        })?;
         let io = |queues| {
             let config = Arc::clone(&self.spec.config);
             let irq = Arc::clone(self.link.irq());
             let memory = Arc::clone(&self.memory);
             Io::new(memory, self.driver_features, config, irq, queues)
         };
-        let mut lanes = Vec::new();
-        for lane in device.lanes(self.driver_features) {
-            let claimed = lane.queues();
-            let of_lane =
-                |(number, queue): (u16, &mut Option<Queue>)| match claimed.contains(&number) {
-                    true => queue.take(),
-                    false => None,
-                };
-            let own: Vec<_> = (0..).zip(&mut queues).map(of_lane).collect();
-            if own.iter().any(Option::is_some) {
-                lanes.push((lane, io(own)));
-            }
-        }
-        let io = io(queues);
-        Parts { device, io, lanes }
+        Some(Parts::new(device, lanes, queues, io))
     }
 
     fn reset(&mut self) {

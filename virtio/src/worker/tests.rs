@@ -5,7 +5,7 @@ use crate::device::{Kind, Spec};
 use crate::io::Interest;
 use crate::testing::driver::{DEADLINE, Machine};
 use crate::testing::ring::Ring;
-use crate::{ConfigSpace, Event, Queue, Step};
+use crate::{ConfigSpace, Event, Step};
 use std::fs::File;
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};

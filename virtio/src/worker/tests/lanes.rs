@@ -103,6 +103,7 @@ const LANES: u16 = 3;
 struct Divided {
     spec: Spec,
     first: Obedient,
+    divides: bool,
 }
 
 impl Device for Divided {
@@ -123,6 +124,7 @@ impl Device for Divided {
     }
 
     fn lanes(&self, _features: u64) -> Vec<Box<dyn Lane>> {
+        assert!(self.divides, "a device that can't be divided");
         let lane = |queue| Obedient {
             queue,
             ..self.first.clone()
@@ -139,6 +141,10 @@ struct Rig {
 
 impl Rig {
     fn new(mode: Mode) -> Self {
+        Self::with(mode, true)
+    }
+
+    fn with(mode: Mode, divides: bool) -> Self {
         let (sender, notes) = channel();
         let gate = Arc::default();
         let first = Obedient {
@@ -153,7 +159,11 @@ impl Rig {
             queues: vec![16; LANES.into()],
             config: Arc::new(ConfigSpace::with_writable(vec![0; 4], 0..4)),
         };
-        let device = Box::new(Divided { spec, first });
+        let device = Box::new(Divided {
+            spec,
+            first,
+            divides,
+        });
         Rig {
             driver: Driver::mmio_in(device, mode),
             gate,
@@ -372,6 +382,18 @@ fn a_panic_in_one_lane_costs_the_machine() {
     let said = "panicked: the driver ordered a panic".to_owned();
     let failures = rig.driver.machine.failures();
     assert_eq!(failures, [("divided".to_owned(), said)]);
+}
+
+#[test]
+fn a_panic_of_a_device_that_divides_itself_costs_the_machine() {
+    let mut rig = Rig::with(Mode::Thread, false);
+    rig.driver.start(0);
+    let said = "panicked: a device that can't be divided".to_owned();
+    let failures = rig.driver.machine.failures();
+    assert_eq!(failures, [("divided".to_owned(), said)]);
+    assert_ne!(rig.driver.transport.status() & NEEDS_RESET, 0);
+    rig.driver.reset();
+    assert_eq!(rig.other_notes(), []);
 }
 
 #[test]
