@@ -38,7 +38,7 @@ Exit status: 0 power-off, 1 error, 2 reboot, 3 triple fault, 34 guest panic,
 )]
 pub struct Args {
     /// Print help (`hype man` says more)
-    #[arg(long, short, action = ArgAction::HelpShort)]
+    #[arg(long, short, action = ArgAction::HelpShort, global = true)]
     help: Option<bool>,
     /// What to do instead of running a machine.
     #[command(subcommand)]

@@ -262,7 +262,7 @@ impl Worker {
             if !self.members.get(index).is_some_and(taken) {
                 continue;
             }
-            // It has noticed. If it has not said so yet, it is about to.
+            // It has taken it. If it has not said so yet, it is about to: no call comes between.
             while let Some(State::Serving) = self.members.get(index).map(|member| &member.state)
                 && let Ok(report) = self.reports.recv()
             {

@@ -134,15 +134,9 @@ impl Session {
             match *source {
                 Source::Doorbell(queue) => io.set_due(queue),
                 Source::Wake => match self.signal.take() {
-                    wanted if wanted.contains(Wanted::FAILED) => {
-                        return Ok(ControlFlow::Break(Halt::Failed));
-                    }
-                    wanted if wanted.contains(Wanted::STOP) => {
-                        return Ok(ControlFlow::Break(Halt::Stopped));
-                    }
-                    wanted if wanted.contains(Wanted::CONFIG) => {
-                        server.handle(Event::ConfigWritten, io)?;
-                    }
+                    Wanted::FAILED => return Ok(ControlFlow::Break(Halt::Failed)),
+                    Wanted::STOP => return Ok(ControlFlow::Break(Halt::Stopped)),
+                    Wanted::CONFIG => server.handle(Event::ConfigWritten, io)?,
                     _ => {}
                 },
                 // What was handled before may have ended this watch.

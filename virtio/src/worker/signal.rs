@@ -51,14 +51,14 @@ impl Signal {
         ring(&self.event);
     }
 
-    /// On the lane's side: takes what is wanted. What is wanted besides a stop is left for when the
-    /// lane goes on.
+    /// On the lane's side: takes the most urgent of what is wanted, and leaves the rest for when the
+    /// lane goes on. So who takes a stop has nothing else to do first.
     pub(super) fn take(&self) -> Wanted {
-        let halt = self.remove(Wanted::HALT);
-        match halt.is_empty() {
-            true => self.remove(Wanted::CONFIG),
-            false => halt,
-        }
+        [Wanted::FAILED, Wanted::STOP, Wanted::CONFIG]
+            .into_iter()
+            .map(|what| self.remove(what))
+            .find(|taken| !taken.is_empty())
+            .unwrap_or(Wanted::empty())
     }
 
     /// Takes a stop back. False: the lane has taken it already. In both cases it looks again at
@@ -110,6 +110,8 @@ mod tests {
         signal.send(Wanted::FAILED);
         assert!(signal.withdraw_stop());
         assert!(signal.is_stop_wanted());
+        signal.send(Wanted::STOP);
         assert_eq!(signal.take(), Wanted::FAILED);
+        assert!(signal.withdraw_stop(), "nobody has taken it");
     }
 }
