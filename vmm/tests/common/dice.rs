@@ -1,5 +1,10 @@
 //! Moments and amounts that differ from run to run, and can be had again.
 
+#![allow(
+    clippy::print_stderr,
+    reason = "the harness shows it when a test fails"
+)]
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Which seed to take instead of the clock.
