@@ -9,7 +9,7 @@
 #![no_main]
 
 #[path = "../../loader/src/testing/images.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the images are shared with the unit tests")]
 mod images;
 
 use std::fs::File;

@@ -19,21 +19,36 @@ use crate::{ConfigSpace, Error, Io};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The device types of virtio 1.2, chapter 5, as far as hype has them.
+/// The device types of virtio 1.2, chapter 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
 #[non_exhaustive]
 pub enum Kind {
     /// Network card (5.1).
-    Net = 1,
+    Net,
     /// Block device (5.2).
-    Block = 2,
+    Block,
     /// Console (5.3).
-    Console = 3,
+    Console,
     /// Entropy source (5.4).
-    Rng = 4,
+    Rng,
     /// Socket device (5.10).
-    Vsock = 19,
+    Vsock,
+    /// Another one, by its number: 1 to 63, which is what PCI has room for (4.1.2).
+    Other(u8),
+}
+
+impl Kind {
+    /// The number by which a driver knows it.
+    pub const fn id(self) -> u8 {
+        match self {
+            Kind::Net => 1,
+            Kind::Block => 2,
+            Kind::Console => 3,
+            Kind::Rng => 4,
+            Kind::Vsock => 19,
+            Kind::Other(id) => id,
+        }
+    }
 }
 
 /// What is fixed about a device before the guest boots.

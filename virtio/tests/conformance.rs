@@ -7,6 +7,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../../examples/own_device/lines.rs"]
+mod own;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use virtio::Device;
@@ -28,6 +31,8 @@ suite! {
     rng: Case { device: || Box::new(Rng::new()), request: |_| (&[], &[32, 32]), answers: 0 },
     block: Case { device: || Box::new(disk_in_memory()), request: read_of_a_sector, answers: 0 },
     lanes: Case { device: disk_with_four_queues, request: read_of_a_sector, answers: 2 },
+    // The one that an embedder could have written.
+    lines: Case { device: || Box::new(own::Lines::new(|_| {})), request: console_request, answers: 1 },
 }
 
 /// A device that is at work while another one should not be.

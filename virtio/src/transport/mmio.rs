@@ -190,7 +190,7 @@ impl Mmio {
         match offset {
             MAGIC_VALUE => MAGIC,
             VERSION => 2,
-            DEVICE_ID => self.front.core.kind() as u32,
+            DEVICE_ID => self.front.core.kind().id().into(),
             VENDOR_ID => VENDOR,
             DEVICE_FEATURES => self.front.device_features(),
             QUEUE_NUM_MAX => queue.map_or(0, |queue| queue.max_size.into()),

@@ -498,6 +498,9 @@ pub struct Addresses<'q> {
 
 /// What a spec must be like. Broken by an embedder's device, never by a guest.
 fn check(spec: &Spec) -> Result<(), &'static str> {
+    if !(1..=63).contains(&spec.kind.id()) {
+        return Err("a device type is a number from 1 to 63");
+    }
     let sizes = |size: &u16| size.is_power_of_two() && *size <= 1 << 15;
     if spec.name.is_empty() || spec.name.contains('\0') {
         return Err("a device needs a name without NUL bytes");
