@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # what measure, machines.sh and trace.sh have set
 # How fast a disk is: time, user exits and host calls of each kind of request
 # that the guest's disk.c makes, over and over.
 #
