@@ -92,8 +92,9 @@ const F_WRITE_ZEROES: u64 = 1 << 14;
 
 /// The most request queues that a disk can have: each may cost a thread.
 pub const MAX_QUEUES: u16 = 16;
-/// A request of Linux's is up to 1.25 MiB, or 320 pages; with 254 segments nearly all of them fit.
-const QUEUE_SIZE: u16 = 256;
+/// A request of Linux's is up to 1.25 MiB, or 320 pages, which need not be neighbours: with 510
+/// segments each of them fits. With 254, as a queue of 256 has, a MiB takes two.
+const QUEUE_SIZE: u16 = 512;
 /// A chain also has the header and the status, and is no longer than the queue.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 

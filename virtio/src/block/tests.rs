@@ -110,7 +110,7 @@ impl Bench {
         let (storage, faults) = Faulty::new(Shared(Arc::clone(&disk), read_only));
         let mut device = Block::new(storage);
         let memory = crate::testing::ring::ram(&[(0, 0x20_0000), (0x20_0000, 0x20_0000)]);
-        let ring = Ring::split(&memory, 0x1000..0x40_0000, 256, 0);
+        let ring = Ring::split(&memory, 0x1000..0x40_0000, 512, 0);
         let queue = Queue::new(&ring.config(), Arc::clone(&memory), features).unwrap();
         let irq: Arc<Interrupts> = Arc::default();
         let config = Arc::clone(&device.spec().config);
@@ -174,7 +174,7 @@ fn the_configuration_space_tells_the_shape_of_the_disk() {
     bench.device.spec().config.read(0, &mut bytes);
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     assert_eq!(bytes[..8], (SIZE / 512).to_le_bytes());
-    assert_eq!(word(12), 254, "seg_max");
+    assert_eq!(word(12), 510, "seg_max");
     assert_eq!(word(20), 512, "blk_size");
     assert_eq!(bytes[24..28], [3, 0, 8, 0], "8 blocks are a physical one");
     assert_eq!(bytes[32], 1, "writeback");

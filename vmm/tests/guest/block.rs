@@ -173,7 +173,7 @@ guest_test! {
         assert_eq!(queue("vda", "logical_block_size"), "4096");
         assert_eq!(queue("vdb", "logical_block_size"), "512");
         assert_eq!(queue("vdb", "physical_block_size"), "4096");
-        assert_eq!(queue("vda", "max_segments"), "254");
+        assert_eq!(queue("vda", "max_segments"), "510");
         assert_eq!(queue("vda", "write_cache"), "write back");
         assert_eq!(queue("vda", "discard_max_bytes"), (1 << 30).to_string());
         assert_eq!(queue("vda", "write_zeroes_max_bytes"), (16 << 20).to_string());
