@@ -27,6 +27,13 @@ pub fn run(half: impl FnOnce() + UnwindSafe) -> ! {
     })
 }
 
+/// Runs the guest half of a test that boots several machines, or that has more than two halves.
+pub fn if_guest(half: impl FnOnce() + UnwindSafe) {
+    if is_guest() {
+        run(half);
+    }
+}
+
 /// Ends the machine from inside.
 pub fn end(how: RebootCommand) -> ! {
     reboot(how).unwrap();
