@@ -3,6 +3,7 @@
 
 use super::read_to_string;
 use rustix::fs::OFlags;
+use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -42,16 +43,22 @@ impl Way {
     }
 }
 
+/// The serial numbers of the guest's disks, and how the guest calls each.
+pub fn serials() -> HashMap<String, String> {
+    let disks = std::fs::read_dir("/sys/block").unwrap();
+    let names = disks.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let virtio = names.filter(|name| name.starts_with("vd"));
+    let pair = |name| {
+        let serial = read_to_string(&format!("/sys/block/{name}/serial"));
+        (serial.trim().to_owned(), name)
+    };
+    virtio.map(pair).collect()
+}
+
 /// How the guest calls the disk with a serial number.
 pub fn called(serial: &str) -> String {
-    let disks = std::fs::read_dir("/sys/block").unwrap();
-    let mut names = disks.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names
-        .find(|name| {
-            let path = format!("/sys/block/{name}/serial");
-            Path::new(&path).exists() && read_to_string(&path).trim() == serial
-        })
-        .unwrap_or_else(|| panic!("there is no disk {serial}"))
+    let name = serials().remove(serial);
+    name.unwrap_or_else(|| panic!("there is no disk {serial}"))
 }
 
 /// A MiB of a disk: noise, with its own number at the start of each page, so that a page in the
