@@ -61,6 +61,8 @@ pub struct Plan {
     pub behind_console: Vec<VirtioDevice>,
     /// Files that the guest has beside its init: where it finds them, and where they are.
     pub files: Vec<(String, PathBuf)>,
+    /// Whether the test binary is in an initrd. If it is not, `/init` of the root file system is it.
+    pub initrd: bool,
     /// Show on our standard output what the guest prints, at once.
     pub echo: bool,
 }
@@ -90,6 +92,7 @@ pub fn run(
         rings: Rings::default(),
         behind_console: Vec::new(),
         files: Vec::new(),
+        initrd: true,
         echo: false,
     };
     plan_to_be.config.memory = 256 << 20;
@@ -101,6 +104,7 @@ pub fn run(
         rings,
         behind_console,
         files,
+        initrd,
         echo,
     } = plan_to_be;
     for name in AMOUNTS {
@@ -116,7 +120,11 @@ pub fn run(
     let init =
         format!("HYPE_GUEST=1 RUST_BACKTRACE=1 -- --exact {name} --nocapture --test-threads=1");
     let cmdline = format!("console={console} {cmdline} {init}");
-    config.payload = Some(Payload::linux(kernel).initrd(initrd(&files)).cmdline(cmdline));
+    let mut payload = Payload::linux(kernel).cmdline(cmdline);
+    if initrd {
+        payload = payload.initrd(self::initrd(&files));
+    }
+    config.payload = Some(payload);
 
     let screen = Arc::new(Screen::default());
     let (keys, keyboard) = pipe_with(PipeFlags::CLOEXEC).unwrap();
