@@ -21,11 +21,15 @@ const SMALL: usize = 90;
 
 /// What a small file has in it: less than a block, and up to some of them.
 fn small(number: usize) -> Vec<u8> {
-    format!("file {number}\n").repeat(1 + number * 7).into_bytes()
+    format!("file {number}\n")
+        .repeat(1 + number * 7)
+        .into_bytes()
 }
 
 fn large(seed: u64) -> Vec<u8> {
-    (0..LARGE).flat_map(|mebibyte| pattern(seed, mebibyte)).collect()
+    (0..LARGE)
+        .flat_map(|mebibyte| pattern(seed, mebibyte))
+        .collect()
 }
 
 /// Runs a program in the guest.
@@ -44,7 +48,10 @@ fn with_mounted(disk: &str, act: impl FnOnce(&Path)) {
 }
 
 fn make_and_fill(disk: &str) {
-    guest_runs("/bin/mke2fs", &["-q", "-F", "-t", "ext4", &format!("/dev/{disk}")]);
+    guest_runs(
+        "/bin/mke2fs",
+        &["-q", "-F", "-t", "ext4", &format!("/dev/{disk}")],
+    );
     with_mounted(disk, |place| {
         std::fs::write(place.join("guest"), large(SEED_OF_GUEST)).unwrap();
         std::fs::create_dir(place.join("small")).unwrap();
@@ -52,7 +59,9 @@ fn make_and_fill(disk: &str) {
         // Each third is removed again, so that there are holes to be told apart from files.
         (0..SMALL).for_each(|number| std::fs::write(path(number), small(number)).unwrap());
         rustix::fs::sync();
-        (0..SMALL).step_by(3).for_each(|number| std::fs::remove_file(path(number)).unwrap());
+        (0..SMALL)
+            .step_by(3)
+            .for_each(|number| std::fs::remove_file(path(number)).unwrap());
     });
 }
 
@@ -116,14 +125,18 @@ fn a_file_system_of_the_guests_is_sound_and_the_hosts_finds_its_files() {
     std::fs::write(&from_host, large(SEED_OF_HOST)).unwrap();
     for way in WAYS {
         is_sound(&image(way));
-        assert!(dump(&folder, &image(way)) == large(SEED_OF_GUEST), "{}", way.name);
+        assert!(
+            dump(&folder, &image(way)) == large(SEED_OF_GUEST),
+            "{}",
+            way.name
+        );
         let order = format!("write {} host", from_host.display());
         tools::expect("debugfs", &["-w", "-R", &order], &[&image(way)]);
     }
 
     let second = boot(" AGAIN=1").unwrap();
     assert_ends!(second, Outcome::Shutdown);
-    WAYS.map(|way| is_sound(&image(way)));
+    WAYS.iter().for_each(|way| is_sound(&image(*way)));
 }
 
 /// Has the host check a file system.

@@ -126,7 +126,10 @@ const FILES: usize = 40;
 /// A file of the tree: its path, and what it has in it.
 fn file(number: usize) -> (String, Vec<u8>) {
     let len = number * 37_123 % 700_000;
-    (format!("tree/{}/{number}", number % 5), pattern(number as u64, number)[..len].to_vec())
+    (
+        format!("tree/{}/{number}", number % 5),
+        pattern(number as u64, number)[..len].to_vec(),
+    )
 }
 
 /// Makes a squashfs of the tree and, so that it can be a root file system, of what an init needs.

@@ -126,7 +126,10 @@ impl Drop for Victim {
 /// Gives the number of the first write that was not acknowledged.
 fn write_and_kill(mut victim: Victim, next: u64, writes: u64, bit: Duration) -> u64 {
     let all_there = victim.line("all there");
-    assert!(all_there.is_some(), "what was written before {next} is not there");
+    assert!(
+        all_there.is_some(),
+        "what was written before {next} is not there"
+    );
     let mut last = next - 1;
     for _ in 0..writes {
         last = victim.durable().unwrap();
@@ -144,9 +147,8 @@ fn write_and_kill(mut victim: Victim, next: u64, writes: u64, bit: Duration) -> 
 #[test]
 fn a_machine_that_is_killed_loses_nothing_that_its_guest_was_told_to_be_durable() {
     init::if_guest(write_for_ever);
-    let name = test_name!(
-        a_machine_that_is_killed_loses_nothing_that_its_guest_was_told_to_be_durable
-    );
+    let name =
+        test_name!(a_machine_that_is_killed_loses_nothing_that_its_guest_was_told_to_be_durable);
     if let Some(folder) = std::env::var_os(FOLDER) {
         run_until_killed(name, Path::new(&folder));
     }
@@ -176,14 +178,29 @@ fn a_machine_that_is_killed_loses_nothing_that_its_guest_was_told_to_be_durable(
         let checked = tools::run("qemu-img", &["check", "-f", "qcow2"], &[&image]);
         let status = checked.status.code();
         let said = String::from_utf8_lossy(&checked.stdout);
-        assert!(matches!(status, Some(0 | 3)), "round {round}: {status:?}: {said}");
+        assert!(
+            matches!(status, Some(0 | 3)),
+            "round {round}: {status:?}: {said}"
+        );
         leaks += u64::from(status == Some(3));
         check(&std::fs::File::open(&raw).unwrap(), next, RAW);
         let copy = folder.path().join("copy");
-        tools::expect("qemu-img", &["convert", "-f", "qcow2", "-O", "raw"], &[&image, &copy]);
+        tools::expect(
+            "qemu-img",
+            &["convert", "-f", "qcow2", "-O", "raw"],
+            &[&image, &copy],
+        );
         check(&std::fs::File::open(&copy).unwrap(), next, QCOW2);
     }
     // The last one dies too: it only has to come up.
-    write_and_kill(Victim::start(name, folder.path(), next), next, 1, Duration::ZERO);
-    println!("{rounds} kills, {} durable writes, {leaks} times clusters had leaked", next - 1);
+    write_and_kill(
+        Victim::start(name, folder.path(), next),
+        next,
+        1,
+        Duration::ZERO,
+    );
+    println!(
+        "{rounds} kills, {} durable writes, {leaks} times clusters had leaked",
+        next - 1
+    );
 }

@@ -15,7 +15,10 @@ const EXITS_ON_PCI: u64 = 460;
 
 /// What a disk has in it: its number, over and over.
 fn contents(number: usize) -> Vec<u8> {
-    format!("disk {number:03}|").repeat(PAGE / 9 + 1).into_bytes()[..PAGE].to_vec()
+    format!("disk {number:03}|")
+        .repeat(PAGE / 9 + 1)
+        .into_bytes()[..PAGE]
+        .to_vec()
 }
 
 fn serial(number: usize) -> String {
@@ -56,7 +59,10 @@ fn boot(name: &str, transport: Transport, disks: usize) -> Option<(u64, f64)> {
     let ended = support::run(name, plan, |_| {})?;
     assert_ends!(ended, Outcome::Shutdown);
     assert_eq!(ended.report.unstarted().count(), 0);
-    let line = ended.text.lines().find_map(|line| line.strip_prefix("init after "));
+    let line = ended
+        .text
+        .lines()
+        .find_map(|line| line.strip_prefix("init after "));
     let time = line.unwrap().trim().parse().unwrap();
     Some((ended.report.total_exits().guest(), time))
 }
@@ -99,7 +105,10 @@ fn one_disk_more_than_there_are_places_is_refused_with_the_limit() {
 
         let error = vmm::Vm::new(config).err().unwrap().to_string();
 
-        let said = format!("{} virtio devices on {transport}: there are places for {places}", places + 1);
+        let said = format!(
+            "{} virtio devices on {transport}: there are places for {places}",
+            places + 1
+        );
         assert!(error.contains(&said), "{error}");
     }
 }

@@ -33,10 +33,16 @@ fn scribble(file: &File) {
         let place = 512 * random((DISK - len) / 512);
         if turn % 7 == 6 {
             // SAFETY: it takes a pointer to two 64-bit numbers, and keeps nothing.
-            unsafe { ioctl(file, Setter::<BLKZEROOUT, [u64; 2]>::new([place as u64, len as u64])) }
-                .unwrap();
+            unsafe {
+                ioctl(
+                    file,
+                    Setter::<BLKZEROOUT, [u64; 2]>::new([place as u64, len as u64]),
+                )
+            }
+            .unwrap();
         } else {
-            file.write_all_at(&bytes[random(4096)..][..len], place as u64).unwrap();
+            file.write_all_at(&bytes[random(4096)..][..len], place as u64)
+                .unwrap();
         }
         if turn % 9 == 8 {
             fdatasync(file).unwrap();
@@ -54,12 +60,19 @@ fn read(file: &File) -> Vec<u8> {
 /// Has QEMU look for mistakes in an image, and for differences to its raw twin.
 fn is_sound(image: &Path, twin: &Path) {
     tools::expect("qemu-img", &["check", "-f", "qcow2"], &[image]);
-    tools::expect("qemu-img", &["compare", "-f", "qcow2", "-F", "raw"], &[image, twin]);
+    tools::expect(
+        "qemu-img",
+        &["compare", "-f", "qcow2", "-F", "raw"],
+        &[image, twin],
+    );
 }
 
 fn twin(folder: &TempDir, name: &str) -> std::path::PathBuf {
     let twin = folder.path().join(name);
-    File::create_new(&twin).unwrap().set_len(DISK as u64).unwrap();
+    File::create_new(&twin)
+        .unwrap()
+        .set_len(DISK as u64)
+        .unwrap();
     twin
 }
 
@@ -87,7 +100,9 @@ fn images_that_a_guest_writes_are_sound_and_equal_to_a_raw_twin() {
     let disks = |plan: &mut support::Plan| {
         let options = Qcow2File::options().create(DISK as u64);
         let disk = |way| Block::new(options.open(image(way)).unwrap());
-        plan.config.devices.extend(WAYS.map(|way| way.disk(disk(way))));
+        plan.config
+            .devices
+            .extend(WAYS.map(|way| way.disk(disk(way))));
         let raw = Block::open(&twin).unwrap().serial("twin").unwrap();
         plan.config.devices.push(raw.into());
     };
@@ -97,7 +112,7 @@ fn images_that_a_guest_writes_are_sound_and_equal_to_a_raw_twin() {
     };
 
     assert_ends!(ended, Outcome::Shutdown);
-    WAYS.map(|way| is_sound(&image(way), &twin));
+    WAYS.iter().for_each(|way| is_sound(&image(*way), &twin));
 }
 
 fn scribble_on_the_overlay() {
@@ -120,8 +135,16 @@ fn an_overlay_is_written_and_the_file_behind_it_stays_as_it_is() {
     let folder = TempDir::new().unwrap();
     let (base, overlay) = (folder.path().join("base"), folder.path().join("overlay"));
     let twin = twin(&folder, "twin");
-    support::disk::fill(&File::options().write(true).open(&twin).unwrap(), SEED, DISK);
-    tools::expect("qemu-img", &["convert", "-f", "raw", "-O", "qcow2"], &[&twin, &base]);
+    support::disk::fill(
+        &File::options().write(true).open(&twin).unwrap(),
+        SEED,
+        DISK,
+    );
+    tools::expect(
+        "qemu-img",
+        &["convert", "-f", "raw", "-O", "qcow2"],
+        &[&twin, &base],
+    );
     let make = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "base"];
     tools::expect("qemu-img", &make, &[&overlay]);
     let mut permissions = std::fs::metadata(&base).unwrap().permissions();
@@ -129,7 +152,10 @@ fn an_overlay_is_written_and_the_file_behind_it_stays_as_it_is() {
     std::fs::set_permissions(&base, permissions).unwrap();
     let before = std::fs::read(&base).unwrap();
     let disks = |plan: &mut support::Plan| {
-        let disk = Qcow2File::options().backing(Backing::Beside).open(&overlay).unwrap();
+        let disk = Qcow2File::options()
+            .backing(Backing::Beside)
+            .open(&overlay)
+            .unwrap();
         let raw = Block::open(&twin).unwrap();
         let disks = [(Block::new(disk), "overlay"), (raw, "twin")];
         let disks = disks.map(|(disk, serial)| disk.serial(serial).unwrap().into());
@@ -141,6 +167,9 @@ fn an_overlay_is_written_and_the_file_behind_it_stays_as_it_is() {
     };
 
     assert_ends!(ended, Outcome::Shutdown);
-    assert!(std::fs::read(&base).unwrap() == before, "the base has changed");
+    assert!(
+        std::fs::read(&base).unwrap() == before,
+        "the base has changed"
+    );
     is_sound(&overlay, &twin);
 }

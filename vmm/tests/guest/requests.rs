@@ -59,8 +59,12 @@ fn hammer(disk: &str, lane: u64) {
         let sector = Sector::of(lane, number);
         disk.write_all_at(&sector.0, place(lane, number)).unwrap();
         let earlier = number.saturating_sub(BACK);
-        disk.read_exact_at(&mut now.0, place(lane, earlier)).unwrap();
-        assert!(now.0 == Sector::of(lane, earlier).0, "sector {earlier} of lane {lane}");
+        disk.read_exact_at(&mut now.0, place(lane, earlier))
+            .unwrap();
+        assert!(
+            now.0 == Sector::of(lane, earlier).0,
+            "sector {earlier} of lane {lane}"
+        );
     }
 }
 
@@ -84,7 +88,10 @@ fn flood(disk: &str) -> u64 {
 /// How many requests the kernel has made of a disk.
 fn requests(disk: &str) -> u64 {
     let stat = read_to_string(&format!("/sys/block/{disk}/stat"));
-    let numbers: Vec<u64> = stat.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    let numbers: Vec<u64> = stat
+        .split_whitespace()
+        .map(|word| word.parse().unwrap())
+        .collect();
     numbers[0] + numbers[4]
 }
 
@@ -102,7 +109,10 @@ fn use_all_disks() {
     for (name, disk) in &disks {
         let device = format!("/sys/block/{disk}/device");
         assert!(has_feature(&device, EVENT_IDX), "{name}");
-        assert_eq!(has_feature(&device, RING_PACKED), name.starts_with("packed"));
+        assert_eq!(
+            has_feature(&device, RING_PACKED),
+            name.starts_with("packed")
+        );
         let device = std::fs::canonicalize(device).unwrap();
         let on_pci = device.starts_with("/sys/devices/pci0000:00");
         assert_eq!(on_pci, name.ends_with("pci"), "{name}");
@@ -147,11 +157,18 @@ fn indices_of_disks_wrap_and_no_request_is_lost() {
         for lane in 0..LANES {
             for number in turns().saturating_sub(SECTORS)..turns() {
                 let found = &bytes[place(lane, number) as usize..][..SECTOR];
-                assert!(found == Sector::of(lane, number).0, "{}: sector {number}", way.name);
+                assert!(
+                    found == Sector::of(lane, number).0,
+                    "{}: sector {number}",
+                    way.name
+                );
             }
         }
     }
-    let requests = ended.text.lines().find(|line| line.starts_with("requests: "));
+    let requests = ended
+        .text
+        .lines()
+        .find(|line| line.starts_with("requests: "));
     println!("{}", requests.unwrap());
     println!("{}", ended.report.total_exits());
 }
@@ -171,13 +188,19 @@ fn use_all_entropy() {
     assert_eq!(kinds.len(), WAYS.len(), "{kinds:?}");
 
     let available = read_to_string(&format!("{HW_RANDOM}/rng_available"));
-    let names: Vec<_> = available.split_whitespace().filter(|name| *name != "none").collect();
+    let names: Vec<_> = available
+        .split_whitespace()
+        .filter(|name| *name != "none")
+        .collect();
     assert_eq!(names.len(), WAYS.len(), "{available}");
     let mut seen = HashSet::new();
     let mut reads = 0;
     for name in names {
         std::fs::write(format!("{HW_RANDOM}/rng_current"), name).unwrap();
-        assert_eq!(read_to_string(&format!("{HW_RANDOM}/rng_current")).trim(), name);
+        assert_eq!(
+            read_to_string(&format!("{HW_RANDOM}/rng_current")).trim(),
+            name
+        );
         let mut source = std::fs::File::open("/dev/hwrng").unwrap();
         for _ in 0..requests_wanted() / 50 {
             let mut bytes = [0; 64];

@@ -21,13 +21,21 @@ use vmm::{Config, Handle, Outcome, Report, SerialPort, VirtioDevice, Vm};
 
 /// How much a test does may be said by these variables, for what takes too long to be done each
 /// time. Both halves of a test read them. With more work, a test needs more than the usual time.
-const AMOUNTS: [&str; 4] = [DEADLINE, "HYPE_TEST_MIB", "HYPE_TEST_REQUESTS", "HYPE_TEST_KILLS"];
+const AMOUNTS: [&str; 4] = [
+    DEADLINE,
+    "HYPE_TEST_MIB",
+    "HYPE_TEST_REQUESTS",
+    "HYPE_TEST_KILLS",
+];
 const DEADLINE: &str = "HYPE_TEST_DEADLINE";
 
 /// What one of these variables says, or what is usual.
 pub fn amount(name: &str, usual: u64) -> u64 {
     assert!(AMOUNTS.contains(&name), "the guest does not know {name}");
-    let number = |text: String| text.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
+    let number = |text: String| {
+        text.parse()
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
     std::env::var(name).map_or(usual, number)
 }
 
@@ -204,7 +212,9 @@ fn initrd(files: &[(String, PathBuf)]) -> File {
         for folder in Path::new(name).ancestors().skip(1) {
             let folder = folder.to_str().unwrap();
             if !folder.is_empty() {
-                entries.entry(folder.to_owned()).or_insert((FOLDER, Vec::new()));
+                entries
+                    .entry(folder.to_owned())
+                    .or_insert((FOLDER, Vec::new()));
             }
         }
         entries.insert(name.to_owned(), (PROGRAM, read(path)));

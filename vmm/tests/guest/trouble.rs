@@ -68,10 +68,19 @@ struct Small(TempDir);
 impl Small {
     fn mount(test: &str, options: &std::ffi::CStr) -> Option<Small> {
         let folder = TempDir::new().unwrap();
-        match mount("tmpfs", folder.path(), "tmpfs", MountFlags::empty(), Some(options)) {
+        match mount(
+            "tmpfs",
+            folder.path(),
+            "tmpfs",
+            MountFlags::empty(),
+            Some(options),
+        ) {
             Ok(()) => Some(Small(folder)),
             Err(error) => {
-                assert!(std::env::var_os("HYPE_REQUIRE_KVM").is_none(), "{test}: {error}");
+                assert!(
+                    std::env::var_os("HYPE_REQUIRE_KVM").is_none(),
+                    "{test}: {error}"
+                );
                 eprintln!("skipped: {test}: mounting a tmpfs: {error}");
                 None
             }
@@ -138,9 +147,15 @@ fn a_full_host_is_an_io_error_until_there_is_room_again() {
     ballast(&raw, 64 << 10);
     ballast(&image, 512 << 10);
     let disks = |plan: &mut support::Plan| {
-        let disk = RawFile::options().create(DISK).open(raw.path("disk")).unwrap();
+        let disk = RawFile::options()
+            .create(DISK)
+            .open(raw.path("disk"))
+            .unwrap();
         let raw = Block::new(disk).serial("raw").unwrap();
-        let disk = Qcow2File::options().create(DISK).open(image.path("disk")).unwrap();
+        let disk = Qcow2File::options()
+            .create(DISK)
+            .open(image.path("disk"))
+            .unwrap();
         let image = Block::new(disk).serial("qcow2").unwrap();
         plan.config.devices.extend([raw.into(), image.into()]);
     };
@@ -158,7 +173,11 @@ fn a_full_host_is_an_io_error_until_there_is_room_again() {
     assert_ends!(ended, Outcome::Shutdown);
     println!("{}", ended.text);
     // 3: clusters have leaked, and all else is well.
-    let checked = tools::run("qemu-img", &["check", "-f", "qcow2"], &[&image.path("disk")]);
+    let checked = tools::run(
+        "qemu-img",
+        &["check", "-f", "qcow2"],
+        &[&image.path("disk")],
+    );
     assert!(matches!(checked.status.code(), Some(0 | 3)), "{checked:?}");
 }
 
@@ -196,7 +215,10 @@ fn a_file_may_be_cut_short_made_longer_and_removed() {
     };
     let disks = |plan: &mut support::Plan| {
         let disks = ["cut", "removed"].map(|name| {
-            let disk = RawFile::options().create(8 * MIB as u64).open(path(name)).unwrap();
+            let disk = RawFile::options()
+                .create(8 * MIB as u64)
+                .open(path(name))
+                .unwrap();
             Block::new(disk).serial(name).unwrap().into()
         });
         plan.config.devices.extend(disks);
@@ -204,7 +226,9 @@ fn a_file_may_be_cut_short_made_longer_and_removed() {
     let change = |host: &mut Host| {
         await_and_do(host, "cut it", || resize(4 * MIB));
         await_and_do(host, "make it longer", || resize(16 * MIB));
-        await_and_do(host, "remove it", || std::fs::remove_file(path("removed")).unwrap());
+        await_and_do(host, "remove it", || {
+            std::fs::remove_file(path("removed")).unwrap()
+        });
     };
 
     let name = test_name!(a_file_may_be_cut_short_made_longer_and_removed);
@@ -213,7 +237,10 @@ fn a_file_may_be_cut_short_made_longer_and_removed() {
     };
 
     assert_ends!(ended, Outcome::Shutdown);
-    assert_eq!(std::fs::metadata(path("cut")).unwrap().len(), 16 * MIB as u64);
+    assert_eq!(
+        std::fs::metadata(path("cut")).unwrap().len(),
+        16 * MIB as u64
+    );
 }
 
 /// More than any other test's file has, for the limit is for all of the process.
@@ -253,7 +280,12 @@ fn a_limit_of_the_length_of_files_is_an_io_error() {
     init::if_guest(meet_the_limit_of_a_file);
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("disk");
-    drop(RawFile::options().create(LIMIT + MIB as u64).open(&path).unwrap());
+    drop(
+        RawFile::options()
+            .create(LIMIT + MIB as u64)
+            .open(&path)
+            .unwrap(),
+    );
     let limited = Limited::new();
     let disks = |plan: &mut support::Plan| {
         plan.config.devices.push(Block::open(&path).unwrap().into());
@@ -305,8 +337,19 @@ fn a_storage_that_fails_costs_a_request_and_one_that_is_short_or_slow_none() {
         let plan = [
             ("fail a read", vec![Fault::Error(EIO)]),
             ("fail a write", vec![Fault::Error(28)]),
-            ("be short", vec![Fault::Short(512), Fault::Short(1), Fault::Error(4), Fault::Error(11)]),
-            ("be short once more", vec![Fault::Short(1), Fault::Error(11), Fault::Short(512)]),
+            (
+                "be short",
+                vec![
+                    Fault::Short(512),
+                    Fault::Short(1),
+                    Fault::Error(4),
+                    Fault::Error(11),
+                ],
+            ),
+            (
+                "be short once more",
+                vec![Fault::Short(1), Fault::Error(11), Fault::Short(512)],
+            ),
             ("fail a flush", vec![Fault::Error(EIO)]),
             ("be slow", vec![Fault::Wait]),
         ];
@@ -349,7 +392,9 @@ fn a_storage_that_never_answers_holds_up_neither_other_devices_nor_the_end() {
         let stuck = Block::new(storage).serial("stuck").unwrap();
         let sound = Block::new(MemoryDisk::new(MIB as u64).unwrap());
         let sound = sound.serial("sound").unwrap();
-        plan.config.devices.extend([stuck.into(), sound.into(), Rng::new().into()]);
+        plan.config
+            .devices
+            .extend([stuck.into(), sound.into(), Rng::new().into()]);
     };
     let stop = |host: &mut Host| {
         await_and_do(host, "never answer", || faults.plan([Fault::Wait]));

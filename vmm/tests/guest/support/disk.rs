@@ -25,16 +25,34 @@ pub struct Way {
 
 /// All that there are.
 pub const WAYS: [Way; 4] = [
-    Way { name: "split-mmio", rings: Rings::Split, transport: Transport::Mmio },
-    Way { name: "packed-mmio", rings: Rings::Packed, transport: Transport::Mmio },
-    Way { name: "split-pci", rings: Rings::Split, transport: Transport::Pci },
-    Way { name: "packed-pci", rings: Rings::Packed, transport: Transport::Pci },
+    Way {
+        name: "split-mmio",
+        rings: Rings::Split,
+        transport: Transport::Mmio,
+    },
+    Way {
+        name: "packed-mmio",
+        rings: Rings::Packed,
+        transport: Transport::Mmio,
+    },
+    Way {
+        name: "split-pci",
+        rings: Rings::Split,
+        transport: Transport::Pci,
+    },
+    Way {
+        name: "packed-pci",
+        rings: Rings::Packed,
+        transport: Transport::Pci,
+    },
 ];
 
 impl Way {
     /// A device that is reached this way.
     pub fn device(self, device: impl Device) -> VirtioDevice {
-        VirtioDevice::from(device).rings(self.rings).transport(self.transport)
+        VirtioDevice::from(device)
+            .rings(self.rings)
+            .transport(self.transport)
     }
 
     /// A disk that is reached this way, and has its name.

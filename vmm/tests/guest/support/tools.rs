@@ -14,7 +14,10 @@ fn find(program: &str) -> Option<PathBuf> {
 
 /// Whether a test has to be skipped, which is said, because this host lacks programs.
 pub fn lacking(test: &str, programs: &[&str]) -> bool {
-    let lacking: Vec<_> = programs.iter().filter(|name| find(name).is_none()).collect();
+    let lacking: Vec<_> = programs
+        .iter()
+        .filter(|name| find(name).is_none())
+        .collect();
     if lacking.is_empty() {
         return false;
     }
@@ -39,7 +42,10 @@ pub fn expect(program: &str, words: &[&str], files: &[&Path]) -> String {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     let status = output.status;
-    assert!(status.success(), "{program} {words:?} {files:?}: {status}\n{said}{errors}");
+    assert!(
+        status.success(),
+        "{program} {words:?} {files:?}: {status}\n{said}{errors}"
+    );
     said
 }
 
@@ -51,7 +57,9 @@ pub fn with_libraries(programs: &[&str]) -> Vec<(String, PathBuf)> {
         let path = find(program).unwrap();
         let libraries = expect("ldd", &[], &[&path]);
         // `name => /path (address)`, or `/path (address)` for the dynamic linker.
-        let paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+        let paths = libraries
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'));
         files.extend(paths.map(|path| (path.to_owned(), PathBuf::from(path))));
         let name = Path::new(program).file_name().and_then(OsStr::to_str);
         files.push((format!("/bin/{}", name.unwrap()), path));
