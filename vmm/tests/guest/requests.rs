@@ -134,6 +134,7 @@ fn indices_of_disks_wrap_and_no_request_is_lost() {
     let image = |name| folder.path().join(name);
     let name = test_name!(indices_of_disks_wrap_and_no_request_is_lost);
     let disks = |plan: &mut support::Plan| {
+        plan.deadline *= 3;
         for way in WAYS {
             let file = std::fs::File::create_new(image(way.name)).unwrap();
             file.set_len((FLOODED.end * MIB) as u64).unwrap();

@@ -71,6 +71,8 @@ pub struct Plan {
     pub files: Vec<(String, PathBuf)>,
     /// Whether the test binary is in an initrd. If it is not, `/init` of the root file system is it.
     pub initrd: bool,
+    /// When the guest is taken for one that has fallen silent.
+    pub deadline: Duration,
     /// Show on our standard output what the guest prints, at once.
     pub echo: bool,
 }
@@ -101,6 +103,7 @@ pub fn run(
         behind_console: Vec::new(),
         files: Vec::new(),
         initrd: true,
+        deadline: deadline(),
         echo: false,
     };
     plan_to_be.config.memory = 256 << 20;
@@ -113,6 +116,7 @@ pub fn run(
         behind_console,
         files,
         initrd,
+        deadline,
         echo,
     } = plan_to_be;
     for name in AMOUNTS {
@@ -158,7 +162,7 @@ pub fn run(
         screen: Arc::clone(&screen),
         seen: 0,
     };
-    let watchdog = Watchdog::start(handle.clone());
+    let watchdog = Watchdog::start(handle.clone(), deadline);
     let machine = thread::spawn(move || vm.run());
     host(&mut view);
     let outcome = machine.join().unwrap();
@@ -242,12 +246,11 @@ fn initrd(files: &[(String, PathBuf)]) -> File {
 struct Watchdog(Arc<(Mutex<bool>, Condvar)>);
 
 impl Watchdog {
-    fn start(handle: Handle) -> Self {
+    fn start(handle: Handle, deadline: Duration) -> Self {
         let over = Arc::new((Mutex::new(false), Condvar::new()));
         let watched = Arc::clone(&over);
         thread::spawn(move || {
             let (over, changed) = &*watched;
-            let deadline = deadline();
             let wait = changed.wait_timeout_while(over.lock().unwrap(), deadline, |over| !*over);
             if wait.unwrap().1.timed_out() {
                 // How etc/test knows a guest that fell silent from one that said something wrong.
