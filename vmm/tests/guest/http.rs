@@ -145,7 +145,9 @@ fn squashfs(with_init: bool) -> Vec<u8> {
         std::fs::write(path, contents).unwrap();
     }
     if with_init {
-        ["dev", "proc", "sys"].map(|name| std::fs::create_dir(root.join(name)).unwrap());
+        for name in ["dev", "proc", "sys"] {
+            std::fs::create_dir(root.join(name)).unwrap();
+        }
         std::fs::copy(std::env::current_exe().unwrap(), root.join("init")).unwrap();
     }
     let image = folder.path().join("image");
