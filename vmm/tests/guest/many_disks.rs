@@ -8,10 +8,10 @@ use vmm::{Transport, VirtioDevice};
 
 const DISKS: usize = 64;
 const PAGE: usize = 4096;
-/// What a disk may cost more, in user exits up to its last use: more than is measured, so that a
-/// registers' access that is made for each of the other disks is seen.
-const EXITS_ON_MMIO: u64 = 140;
-const EXITS_ON_PCI: u64 = 460;
+/// What a disk may cost more, in user exits up to its last use: more than is measured, so that an
+/// access that is made for each of the other disks is seen.
+const EXITS_ON_MMIO: u64 = 120;
+const EXITS_ON_PCI: u64 = 400;
 
 /// What a disk has in it: its number, over and over.
 fn contents(number: usize) -> Vec<u8> {
