@@ -7,9 +7,8 @@
 
 #![no_main]
 
-mod guest;
-
-use guest::{ACTIONS, Input};
+use hype_fuzz::Input;
+use hype_fuzz::transport::{self, ACTIONS};
 use libfuzzer_sys::fuzz_target;
 use virtio::testing::driver::Driver;
 use virtio::testing::driver::pci::{
@@ -24,22 +23,22 @@ use virtio::worker::Mode;
 const PAGE: u64 = 0x1000;
 
 fuzz_target!(|data: &[u8]| {
-    let mut input = Input(data);
-    let echo = input.bytes(1) % 2 == 0;
-    let mut driver = Driver::pci_in(guest::device(echo), Mode::Inline);
+    let mut input = Input::new(data);
+    let echo = input.number(1) % 2 == 0;
+    let mut driver = Driver::pci_of(transport::machine(), transport::device(echo), Mode::Inline);
     let identity: [u8; 4] = config(&mut driver.transport, 0);
     while !input.is_empty() {
         act(&mut driver, &mut input, echo);
-        guest::check(&mut driver);
+        transport::check(&mut driver);
         check(&mut driver.transport);
         assert_eq!(config(&mut driver.transport, 0), identity);
     }
 });
 
 fn act(driver: &mut Driver<Pci>, input: &mut Input<'_>, echo: bool) {
-    let action = input.bytes(1) % (ACTIONS + 9);
+    let action = input.number(1) % (ACTIONS + 9);
     if action < ACTIONS {
-        if guest::act(driver, input, action) {
+        if transport::act(driver, input, action) {
             let pci = &mut driver.transport;
             assert_eq!(common(pci, register::QUEUE_ENABLE), [0; 2]);
             assert_eq!(common(pci, register::QUEUE_MSIX_VECTOR), [0xff; 2]);
@@ -53,25 +52,25 @@ fn act(driver: &mut Driver<Pci>, input: &mut Input<'_>, echo: bool) {
     let taboo = |offset: u64| echo && (device..device + PAGE).contains(&offset);
     match action - ACTIONS {
         0 => {
-            let (offset, width) = (input.bytes(3), input.width());
+            let (offset, width) = (input.number(3), input.width());
             pci.read(offset % (Pci::BAR_SIZE + 16), &mut [0; 8][..width]);
         }
         1 => {
-            let (offset, width) = (input.bytes(3) % (Pci::BAR_SIZE + 16), input.width());
-            let value = input.bytes(8).to_le_bytes();
+            let (offset, width) = (input.number(3) % (Pci::BAR_SIZE + 16), input.width());
+            let value = input.number(8).to_le_bytes();
             if !taboo(offset) {
                 pci.write(offset, &value[..width]);
             }
         }
         // The fields there are, in the widths that they may have.
         2 => {
-            let (field, width) = (input.bytes(1) % 0x40, input.width());
-            set_common(pci, field, &input.bytes(width).to_le_bytes()[..width]);
+            let (field, width) = (input.number(1) % 0x40, input.width());
+            set_common(pci, field, &input.number(width).to_le_bytes()[..width]);
         }
-        3 => pci.config_read(input.bytes(2) as u16, &mut [0; 8][..input.width()]),
+        3 => pci.config_read(input.number(2) as u16, &mut [0; 8][..input.width()]),
         4 => {
-            let (offset, width) = (input.bytes(2) as u16 % 0x1008, input.width());
-            let value = input.bytes(8).to_le_bytes();
+            let (offset, width) = (input.number(2) as u16 % 0x1008, input.width());
+            let value = input.number(8).to_le_bytes();
             let data = capability(pci, structure::WINDOW).expect("a window") + 16;
             if !echo || offset + width as u16 <= data || offset >= data + 4 {
                 pci.config_write(offset, &value[..width]);
@@ -80,25 +79,25 @@ fn act(driver: &mut Driver<Pci>, input: &mut Input<'_>, echo: bool) {
         5 => {
             // Through the window, to anywhere.
             let window = capability(pci, structure::WINDOW).expect("a window");
-            let (offset, len) = (input.bytes(4) as u32, input.bytes(1) as u32 % 6);
-            pci.config_write(window + 4, &[input.bytes(1) as u8 % 2]);
+            let (offset, len) = (input.number(4) as u32, input.number(1) as u32 % 6);
+            pci.config_write(window + 4, &[input.number(1) as u8 % 2]);
             pci.config_write(window + 8, &offset.to_le_bytes());
             pci.config_write(window + 12, &len.to_le_bytes());
             if !taboo(offset.into()) {
-                pci.config_write(window + 16, &(input.bytes(4) as u32).to_le_bytes());
+                pci.config_write(window + 16, &(input.number(4) as u32).to_le_bytes());
             }
             config::<4>(pci, window + 16);
         }
         6 => {
-            let (vector, masked) = (input.bytes(1) as u16, input.bytes(1) % 2 == 1);
-            let address = input.bytes(1) + ADDRESS;
-            program(pci, vector % 8, address, input.bytes(1) as u32, masked);
+            let (vector, masked) = (input.number(1) as u16, input.number(1) % 2 == 1);
+            let address = input.number(1) + ADDRESS;
+            program(pci, vector % 8, address, input.number(1) as u32, masked);
         }
         7 => {
-            let bits = input.bytes(1);
+            let bits = input.number(1);
             control(pci, bits & 1 != 0, bits & 2 != 0);
         }
-        _ => pci.place(input.bytes(8)),
+        _ => pci.place(input.number(8)),
     }
 }
 

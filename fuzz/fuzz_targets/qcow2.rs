@@ -6,6 +6,7 @@
 
 #![no_main]
 
+use hype_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,62 +19,51 @@ use vm_memory::VolatileSlice;
 static PATH: LazyLock<PathBuf> =
     LazyLock::new(|| format!("/dev/shm/hype-fuzz-qcow2-{}", std::process::id()).into());
 
-/// The input, taken from its front. What is missing is 0.
-struct Input<'a>(&'a [u8]);
+/// The sound image, made once.
+static IMAGE: LazyLock<Vec<u8>> = LazyLock::new(image);
 
-impl Input<'_> {
-    fn number(&mut self, bytes: usize) -> u64 {
-        let (taken, rest) = self.0.split_at(bytes.min(self.0.len()));
-        self.0 = rest;
-        taken
-            .iter()
-            .fold(0, |value, byte| value << 8 | u64::from(*byte))
+/// A place in the image: a field of the header, an entry of a table, or anywhere.
+fn place(input: &mut Input<'_>) -> usize {
+    let [choice, at] = [input.byte(), input.byte()].map(usize::from);
+    match choice % 6 {
+        0 => at % 29 * 4,
+        1 => CLUSTER + at % 4 * 8,
+        2 => 2 * CLUSTER + at % 16 * 2,
+        3 => L1 + at % 4 * 8,
+        4 => L2 + at % 64 * 8,
+        _ => (choice / 6) << 8 | at,
     }
+}
 
-    /// A place in the image: a field of the header, an entry of a table, or anywhere.
-    fn place(&mut self) -> usize {
-        let choice = self.number(1) as usize;
-        let at = self.number(1) as usize;
-        match choice % 6 {
-            0 => at % 29 * 4,
-            1 => CLUSTER + at % 4 * 8,
-            2 => 2 * CLUSTER + at % 16 * 2,
-            3 => L1 + at % 4 * 8,
-            4 => L2 + at % 64 * 8,
-            _ => (choice / 6) << 8 | at,
-        }
-    }
-
-    /// A number that may mean something: near to a cluster of the file, with flags or without.
-    fn value(&mut self) -> u64 {
-        let flags = [0, 1 << 63, 1 << 62, 1, 3 << 62, 1 << 63 | 1];
-        let choice = self.number(1) as usize;
-        match choice {
-            0..192 => flags[choice % 6] | (self.number(1) % 20) << 9,
-            192..224 => self.number(2),
-            _ => self.number(8),
-        }
+/// A number that may mean something: near to a cluster of the file, with flags or without.
+fn value(input: &mut Input<'_>) -> u64 {
+    let flags = [0, 1 << 63, 1 << 62, 1, 3 << 62, 1 << 63 | 1];
+    let choice = usize::from(input.byte());
+    match choice {
+        0..192 => flags[choice % 6] | (input.number(1) % 20) << 9,
+        192..224 => input.number(2),
+        _ => input.number(8),
     }
 }
 
 fuzz_target!(|data: &[u8]| {
-    let mut input = Input(data);
-    let mut bytes = image();
-    let choices = input.number(1);
+    let mut input = Input::new(data);
+    let mut bytes = IMAGE.clone();
+    let choices = input.byte();
     for _ in 0..choices % 8 {
-        let place = input.place();
+        let at = place(&mut input);
         match input.number(1) % 3 {
-            0 => put(&mut bytes, place, input.value()),
+            0 => put(&mut bytes, at, value(&mut input)),
             1 => {
-                let half = (input.value() as u32).to_be_bytes();
-                let end = (place + 4).min(bytes.len());
-                if let Some(to) = bytes.get_mut(place..end) {
+                let half = (value(&mut input) as u32).to_be_bytes();
+                let end = (at + 4).min(bytes.len());
+                if let Some(to) = bytes.get_mut(at..end) {
                     to.copy_from_slice(&half[..to.len()]);
                 }
             }
             _ => {
-                if let Some(byte) = bytes.get_mut(place) {
-                    *byte ^= input.number(1) as u8;
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= input.byte();
                 }
             }
         }
@@ -88,7 +78,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let size = disk.properties().size;
     let mut buffer = vec![0; 8 * CLUSTER];
-    while !input.0.is_empty() {
+    while !input.is_empty() {
         let kind = input.number(1);
         let at = match kind & 128 {
             0 => input.number(1) * 512 % (DISK + 512),
