@@ -12,7 +12,7 @@ use crate::{Device, Error};
 use std::sync::Arc;
 
 /// As many vectors as the fake driver wants: one for the configuration and one for each queue.
-const VECTORS: u16 = 1 + super::QUEUES as u16;
+pub const VECTORS: u16 = 1 + super::QUEUES as u16;
 
 impl Driver<Pci> {
     /// A driver of a device with a PCI function that has a thread.
@@ -22,13 +22,19 @@ impl Driver<Pci> {
 
     /// A driver of a device with a PCI function.
     pub fn pci_in(device: Box<dyn Device>, mode: Mode) -> Self {
-        Self::pci_of(Machine::default(), device, mode)
+        let machine = Machine::default();
+        let messages = Messages::new(Arc::clone(&machine.interrupts), VECTORS);
+        Self::pci_of(machine, messages, device, mode)
     }
 
-    /// A driver of a device with a PCI function in this machine.
-    pub fn pci_of(machine: Machine, device: Box<dyn Device>, mode: Mode) -> Self {
-        let msi = Messages::new(Arc::clone(&machine.interrupts), VECTORS);
-        let pci = Pci::with_mode(device, machine.environment(), msi, mode);
+    /// A driver of a device with a PCI function in this machine, which has these vectors.
+    pub fn pci_of(
+        machine: Machine,
+        messages: Arc<Messages>,
+        device: Box<dyn Device>,
+        mode: Mode,
+    ) -> Self {
+        let pci = Pci::with_mode(device, machine.environment(), messages, mode);
         Driver::new(pci.expect("device behind a PCI function"), machine)
     }
 }
