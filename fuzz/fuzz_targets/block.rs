@@ -24,9 +24,11 @@ const SECTORS: u64 = 24;
 const SIZE: usize = SECTORS as usize * 512;
 
 /// The guest's memory: two regions, with the border of them in what buffers have.
-const RAM: [(u64, usize); 2] = [(0, 0x3000), (0x3000, 0xd000)];
+const RAM: [(u64, usize); 2] = [(0, 0x3000), (0x3000, 0x2_7000)];
+/// How many requests a run has at most: more of the largest would fill the memory.
+const REQUESTS: usize = 16;
 /// Where the ring and the buffers are.
-const RING: std::ops::Range<u64> = 0x1000..0x1_0000;
+const RING: std::ops::Range<u64> = 0x1000..0x2_a000;
 
 static MEMORY: LazyLock<Arc<GuestMemory>> = LazyLock::new(|| ram(&RAM));
 static DISK: LazyLock<Arc<GuestMemory>> = LazyLock::new(|| ram(&[(0, SIZE)]));
@@ -66,7 +68,7 @@ fuzz_target!(|data: &[u8]| {
     device.activate(&mut io).expect("activation");
     let mut model = [0; SIZE];
 
-    for _ in 0..64 {
+    for _ in 0..REQUESTS {
         if input.is_empty() {
             break;
         }
@@ -139,7 +141,7 @@ impl Request {
         match input.number(1) {
             0 => readable.truncate(input.number(1) as usize),
             1 => readable.extend(input.bytes(7)),
-            2 => room = input.number(2) as usize % 5000,
+            2 => room = input.number(2) as usize % 4000,
             _ => {}
         }
         Request { readable, room }
