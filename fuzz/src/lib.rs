@@ -24,5 +24,6 @@ pub mod input;
 pub mod memory;
 pub mod ring;
 pub mod transport;
+pub mod web;
 
 pub use input::Input;

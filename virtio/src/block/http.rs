@@ -45,13 +45,30 @@ use client::Client;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use ureq::Agent;
+use ureq::config::Config;
 use version::Version;
 use vm_memory::VolatileSlice;
 
+/// How much of a file is asked for and kept, and how soon again. Tests have less of all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    /// What is asked for at once.
+    pub(crate) block: u64,
+    /// How many blocks are kept.
+    pub(crate) blocks: usize,
+    /// How long to wait before a request is made again; twice as long before each other time.
+    pub(crate) back_off: Duration,
+}
+
 /// What is asked for at once.
 const BLOCK: u64 = 256 << 10;
-/// How many blocks are kept.
-const BLOCKS: usize = 32;
+
+const SCALE: Scale = Scale {
+    block: BLOCK,
+    blocks: 32,
+    back_off: Duration::from_millis(50),
+};
 
 /// How long a read may take if nothing else is said.
 const PATIENCE: Duration = Duration::from_millis(2500);
@@ -154,6 +171,16 @@ impl Options {
 
     /// Asks the server for the file.
     pub fn open(&self, url: &str) -> Result<HttpDisk, Error> {
+        self.open_by(url, SCALE, Agent::new_with_config)
+    }
+
+    /// Asks the server for the file by the agent that is made of a disk's configuration.
+    pub(crate) fn open_by(
+        &self,
+        url: &str,
+        scale: Scale,
+        agent: impl FnOnce(Config) -> Agent,
+    ) -> Result<HttpDisk, Error> {
         let failed = |source| Error::Http {
             url: url.to_owned(),
             source: Box::new(source),
@@ -161,7 +188,7 @@ impl Options {
         if !is_url(url) {
             return Err(failed(Failure::Scheme));
         }
-        let client = Client::new(url);
+        let client = Client::new(agent(client::config(url)), url, scale);
         let until = Deadline::after(self.open_patience);
         let announced = client.size(&until).map_err(failed)?;
         if let Some(size) = announced.filter(|size| *size < SECTOR) {
@@ -176,12 +203,13 @@ impl Options {
         if version.size < SECTOR {
             return Err(too_small(url, version.size));
         }
-        let mut cache = Cache::new(BLOCKS);
+        let mut cache = Cache::new(scale.blocks);
         cache.put(0, first);
         Ok(HttpDisk {
             name: name(url),
             client,
             version,
+            block: scale.block,
             patience: self.patience,
             state: Mutex::new(State {
                 cache,
@@ -245,6 +273,8 @@ pub struct HttpDisk {
     name: String,
     client: Client,
     version: Version,
+    /// The size of a block.
+    block: u64,
     patience: Duration,
     /// Held for the time of a read.
     state: Mutex<State>,
@@ -281,8 +311,8 @@ impl HttpDisk {
             let mut rest = *buffer;
             while !rest.is_empty() {
                 let at = offset.saturating_add(done as u64);
-                let bytes = self.block(cache, at / BLOCK, &until)?;
-                let bytes = bytes.get((at % BLOCK) as usize..).unwrap_or_default();
+                let bytes = self.block(cache, at / self.block, &until)?;
+                let bytes = bytes.get((at % self.block) as usize..).unwrap_or_default();
                 let count = bytes.len().min(rest.len());
                 if count == 0 {
                     // Behind the end, where no request is.
@@ -307,7 +337,7 @@ impl HttpDisk {
         until: &Deadline,
     ) -> Result<&'c [u8], Failure> {
         if !cache.has(number) {
-            let first = number.saturating_mul(BLOCK);
+            let first = number.saturating_mul(self.block);
             if first >= self.version.size {
                 return Ok(&[]);
             }

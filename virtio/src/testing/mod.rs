@@ -13,6 +13,8 @@
 pub mod driver;
 pub mod echo;
 pub mod faulty;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod irq;
 pub mod msi;
 pub mod qcow2;

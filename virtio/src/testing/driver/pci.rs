@@ -82,7 +82,9 @@ pub fn capabilities(pci: &mut Pci) -> Vec<(u8, u16)> {
 
 /// The virtio capability of this kind.
 pub fn capability(pci: &mut Pci, kind: u8) -> Option<u16> {
-    search(pci, |pci, id, at| id == VENDOR_SPECIFIC && config(pci, at + 3) == [kind])
+    search(pci, |pci, id, at| {
+        id == VENDOR_SPECIFIC && config(pci, at + 3) == [kind]
+    })
 }
 
 /// Where in BAR 0 the structure of this kind is, if the device has one.
