@@ -2,7 +2,8 @@
 //!
 //! The input spoils a small sound image, at places that mean something or at any, and then uses it
 //! as a disk: reads, writes, zeroes, discards and flushes. Any of it may fail, and none may crash,
-//! hang or take memory without bounds.
+//! hang or take memory without bounds. Of an image that is still sound, nothing fails, and what is
+//! read is what a model says.
 
 #![no_main]
 
@@ -46,6 +47,39 @@ fn value(input: &mut Input<'_>) -> u64 {
     }
 }
 
+/// What the bytes of the disk are; `None` is anything.
+struct Model(Vec<Option<u8>>);
+
+/// What was done to some of them.
+enum Now {
+    Read,
+    Is(u8),
+    Any,
+}
+
+impl Model {
+    fn new() -> Self {
+        let mut bytes = vec![Some(0); DISK as usize];
+        for (cluster, byte) in bytes.chunks_exact_mut(CLUSTER).zip(*b"abc") {
+            cluster.fill(Some(byte));
+        }
+        Model(bytes)
+    }
+
+    fn follow(&mut self, at: usize, read: &[u8], now: Now) {
+        let known = &mut self.0[at..][..read.len()];
+        match now {
+            Now::Read => {
+                for (known, byte) in known.iter().zip(read) {
+                    assert!(known.is_none_or(|known| known == *byte), "near {at}");
+                }
+            }
+            Now::Is(byte) => known.fill(Some(byte)),
+            Now::Any => known.fill(None),
+        }
+    }
+}
+
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
     let mut bytes = IMAGE.clone();
@@ -77,6 +111,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let size = disk.properties().size;
+    let mut model = (choices & 71 == 0).then(Model::new);
     let mut buffer = vec![0; 8 * CLUSTER];
     while !input.is_empty() {
         let kind = input.number(1);
@@ -88,16 +123,26 @@ fuzz_target!(|data: &[u8]| {
         if at.checked_add(len).is_none_or(|end| end > size) {
             continue;
         }
-        let (first, second) = buffer[..len as usize].split_at_mut(len as usize / 3);
+        let fill = input.byte();
+        let bytes = &mut buffer[..len as usize];
+        bytes.fill(fill);
+        let (first, second) = bytes.split_at_mut(len as usize / 3);
         let buffers = [VolatileSlice::from(first), VolatileSlice::from(second)];
-        let _ = match kind % 8 {
-            0..3 => disk.read_vectored_at(&buffers, at).map(|_| ()),
-            _ if read_only => Ok(()),
-            3 | 4 => disk.write_vectored_at(&buffers, at).map(|_| ()),
-            5 => disk.discard(at, len),
-            6 => disk.write_zeroes(at, len, kind & 64 != 0),
-            _ => disk.flush(),
+        let (result, now) = match kind % 8 {
+            0..3 => (disk.read_vectored_at(&buffers, at), Now::Read),
+            _ if read_only => continue,
+            3 | 4 => (disk.write_vectored_at(&buffers, at), Now::Is(fill)),
+            5 => (disk.discard(at, len).map(|()| len as usize), Now::Any),
+            6 => {
+                let result = disk.write_zeroes(at, len, kind & 64 != 0);
+                (result.map(|()| len as usize), Now::Is(0))
+            }
+            _ => (disk.flush().map(|()| 0), Now::Any),
         };
+        if let Some(model) = &mut model {
+            let count = result.expect("a sound image");
+            model.follow(at as usize, &bytes[..count], now);
+        }
     }
     drop(disk);
     let taken = fs::metadata(&*PATH).expect("scratch file").blocks() * 512;
