@@ -92,7 +92,10 @@ fn drive(mut queue: Queue, mut driver: Driver, input: &mut Input<'_>) -> Result<
             if !kept.is_empty() {
                 let any = usize::from(input.byte()) % kept.len();
                 let (token, written) = kept.swap_remove(any);
-                queue.complete(token, written)?;
+                let completed = queue.complete(token, written);
+                let forgotten = matches!(completed, Err(QueueError::NotInFlight { .. }));
+                assert!(!forgotten, "a chain that was kept is not in flight");
+                completed?;
             }
         }
     }
@@ -179,10 +182,19 @@ impl Driver {
 
     /// Makes descriptors available, wherever others are.
     fn offer(&mut self, chain: &[Descriptor], input: &mut Input<'_>) {
-        if self.is_packed {
-            return self.ring.as_packed().push_avail(chain);
-        }
         let first = u16::from(input.byte()) % self.size;
+        if self.is_packed {
+            // There it is the chain's identifier.
+            let named = |descriptor: &Descriptor| Descriptor {
+                next: match descriptor.next {
+                    0 => first,
+                    other => other,
+                },
+                ..*descriptor
+            };
+            let chain: Vec<_> = chain.iter().map(named).collect();
+            return self.ring.as_packed().push_avail(&chain);
+        }
         let split = self.ring.as_split();
         for (index, descriptor) in (first..).zip(chain) {
             let next = match descriptor.next {
