@@ -3,11 +3,16 @@
 # triggers: an event costs some hundred instructions and leaves no record.
 #
 # To be sourced, by root. watch_counts and watch_times set tracing up for one
-# boot of the command named as their argument, unwatch takes it down.
+# boot of the command named as their argument, watch_requests and count_requests
+# for a guest that runs disk.c; unwatch takes it down.
 
 tracing=/sys/kernel/tracing
 # CPUID's leaf by which the guest's init says that it is there; see init.c.
 mark=0x40001337
+# Those of disk.c, as tracepoints show them; the last digit is the kind.
+begin_mark=4000140
+end_mark=0x4000150
+failed_mark=0x40001510
 added=()
 
 # trigger EVENT TRIGGER
@@ -38,15 +43,19 @@ watch_times() {
 # those of AMD's manual: for a port, EXITINFO1 has the port and the direction,
 # EXITINFO2 the address of the next instruction; for memory, EXITINFO1 is the page
 # fault's error code, EXITINFO2 the guest-physical address.
-watch_counts() {
-	local name='filename ~ "*/'$1'"' event
+count_user_exits() {
 	[ -d "$tracing/events/synthetic/hype_user_exit" ] ||
 		echo 'hype_user_exit u32 reason; u64 info1; u64 info2' >>"$tracing/synthetic_events"
 	trigger synthetic/hype_user_exit 'hist:keys=reason,info1.hex,info2.hex:size=16384'
-	trigger kvm/kvm_exit 'hist:keys=exit_reason'
-	trigger kvm/kvm_exit 'hist:keys=common_pid:info1=info1,info2=info2'
+	trigger kvm/kvm_exit "hist:keys=exit_reason$1"
+	trigger kvm/kvm_exit "hist:keys=common_pid:info1=info1,info2=info2$1"
 	# shellcheck disable=SC2016 # the kernel's variables
-	trigger kvm/kvm_userspace_exit 'hist:keys=common_pid:onmatch(kvm.kvm_exit).hype_user_exit(reason,$info1,$info2)'
+	trigger kvm/kvm_userspace_exit 'hist:keys=common_pid'"$1"':onmatch(kvm.kvm_exit).hype_user_exit(reason,$info1,$info2)'
+}
+
+watch_counts() {
+	local name='filename ~ "*/'$1'"' event
+	count_user_exits ''
 	trigger kvm/kvm_page_fault "hist:keys=error_code.hex if fault_address < $((${memory_mib:?} << 20))"
 	trigger syscalls/sys_enter_write 'hist:keys=fd:vals=count:pause'
 	trigger syscalls/sys_enter_writev 'hist:keys=fd:pause'
@@ -59,6 +68,26 @@ watch_counts() {
 		trigger kvm/kvm_cpuid "disable_hist:$event if function==$mark"
 	done
 	watch_times "$1"
+}
+
+# The marks of disk.c: where a kind of requests begins, and where it ends.
+watch_requests() {
+	on kvm/kvm_cpuid "function>=$((0x${begin_mark}0)) && function<=$((0x${begin_mark}f))"
+	on kvm/kvm_hypercall "nr>=$((${end_mark}0)) && nr<=$((failed_mark))"
+	echo 1 >"$tracing/tracing_on"
+}
+
+# count_requests KIND: from its next begin to its end
+count_requests() {
+	local event events='kvm:kvm_exit kvm:kvm_userspace_exit raw_syscalls:sys_enter'
+	count_user_exits :pause
+	trigger raw_syscalls/sys_enter 'hist:keys=id.syscall:pause'
+	for event in $events; do
+		trigger kvm/kvm_hypercall "disable_hist:$event if nr==$((${end_mark}0 + $1))"
+	done
+	for event in $events; do
+		trigger kvm/kvm_cpuid "enable_hist:$event if function==$((0x${begin_mark}0 + $1))"
+	done
 }
 
 # What was counted, as the kernel writes it.
@@ -75,7 +104,7 @@ counts() {
 unwatch() {
 	local i event
 	echo 0 >"$tracing/tracing_on"
-	for event in kvm/kvm_entry kvm/kvm_cpuid sched/sched_process_exec; do
+	for event in kvm/kvm_entry kvm/kvm_cpuid kvm/kvm_hypercall sched/sched_process_exec; do
 		echo 0 >"$tracing/events/$event/enable"
 		echo 0 >"$tracing/events/$event/filter"
 	done

@@ -1,10 +1,11 @@
-//! Coalesced port writes: the kernel gathers them in a ring instead of leaving the guest for each.
+//! Coalesced writes: the kernel gathers them in a ring instead of leaving the guest for each.
 //!
 //! The problem: a guest that prints through a serial port makes an exit for every byte. With
 //! `KVM_CAP_COALESCED_PIO`, a write to a registered port goes into a ring that is shared with the
-//! kernel, and the guest goes on. Whoever handles the next exit must take the writes out *before*
-//! it handles that exit, for they came first; and somebody must look even if no exit comes (a
-//! prompt is followed by silence).
+//! kernel, and the guest goes on; KVM always could do so with addresses. Whoever handles the next
+//! exit must take the writes out *before* it handles that exit, for they came first; and if a write
+//! shows an effect by itself, somebody must look even if no exit comes (a prompt is followed by
+//! silence).
 //!
 //! The design: the ring is one per VM, though it is mapped through a vCPU. [`CoalescedRing`] is a
 //! handle that any thread may drain; a lock of the VM makes one thread at a time do it, so that the
@@ -43,12 +44,23 @@ impl CoalescedPio {
         match vm.fd.register_coalesced_mmio(at, len.into()) {
             Ok(()) => Ok(Self { vm, port, len }),
             Err(errno) => Err(Error::Coalesce {
-                port,
-                len,
+                at: IoAddress::Pio(port),
+                len: len.into(),
                 source: errno.into(),
             }),
         }
     }
+}
+
+/// Registers a range for as long as the VM is.
+pub(crate) fn register(vm: &Inner, at: IoAddress, len: u32) -> Result<(), Error> {
+    vm.fd
+        .register_coalesced_mmio(at.into(), len)
+        .map_err(|errno| Error::Coalesce {
+            at,
+            len,
+            source: errno.into(),
+        })
 }
 
 impl Drop for CoalescedPio {
@@ -116,9 +128,10 @@ impl CoalescedRing {
 
     /// Takes out what was gathered, in order, and returns how many writes that was: at most as
     /// many as the ring holds, however fast the guest adds more. Do this after every exit, before
-    /// you handle it. `each` must not drain the ring itself.
+    /// you handle it. `each` must not drain the ring itself. An entry leaves the ring after `each`
+    /// has seen it, so that whoever finds the ring empty finds all of it done.
     pub fn drain(&self, each: impl FnMut(&CoalescedWrite)) -> Result<usize, Error> {
-        // The lock guards an order, not a value: a drain that panicked took whole entries.
+        // The lock guards an order, not a value: a drain that panicked left whole entries.
         let _guard = self
             .vm
             .draining
@@ -134,7 +147,7 @@ impl CoalescedRing {
     pub fn is_empty(&self) -> bool {
         // SAFETY: as in `drain`; the indices are read as atomics.
         let (first, last) = unsafe { self.ring.indices() };
-        first.load(Ordering::Relaxed) == last.load(Ordering::Acquire)
+        first.load(Ordering::Acquire) == last.load(Ordering::Acquire)
     }
 }
 
@@ -196,9 +209,10 @@ impl Ring {
                     .cast::<kvm_coalesced_mmio>()
                     .read_volatile()
             };
-            // Release: the kernel may fill the entry again only after it was copied.
-            first.store((f + 1) % CAPACITY, Ordering::Release);
             each(&entry.into());
+            // Release: the kernel may fill the entry again only after it was copied, and who looks
+            // without the lock must find done what is no longer there.
+            first.store((f + 1) % CAPACITY, Ordering::Release);
         }
         Ok(CAPACITY as usize)
     }

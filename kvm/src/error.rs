@@ -165,13 +165,13 @@ pub enum Error {
         /// Why not: `EEXIST` if it is taken, `ENOSPC` if KVM's bus is full.
         source: io::Error,
     },
-    /// A range of ports could not be coalesced.
-    #[error("cannot coalesce writes to {len} ports from {port:#x}")]
+    /// A range of ports or addresses could not be coalesced.
+    #[error("cannot coalesce writes to {len} bytes from {at}")]
     Coalesce {
-        /// The first port.
-        port: u16,
+        /// The first of them.
+        at: IoAddress,
         /// How many.
-        len: u16,
+        len: u32,
         /// Why not.
         source: io::Error,
     },

@@ -8,6 +8,7 @@
 //! - [`System`]: one open that names *all* missing capabilities, with hints that fix it.
 //! - [`Vm`]: memory slots, then interrupt controllers, in the one order that is quick; it keeps the
 //!   guest memory alive.
+//! - [`Rom`]: memory that the guest only reads, and its end.
 //! - [`IrqFd`], [`MsiVector`], [`IoEventFd`], [`CoalescedPio`]: registrations that end when they are
 //!   dropped.
 //! - [`CoalescedRing`]: port writes that the kernel gathered, taken out without trusting an index.
@@ -20,7 +21,7 @@
 //! (but for the time of a probe) and prints nothing. It is for x86-64 hosts.
 //!
 //! `unsafe` is where the kernel is at the other end of a pointer or a descriptor: taking over the
-//! descriptor (`system`), memory slots (`vm`), `KVM_RUN` (`vcpu`), the pages shared with the kernel
+//! descriptor (`system`), memory slots (`vm`, `rom`), `KVM_RUN` (`vcpu`), the pages shared with the kernel
 //! (`run_page`, `exit`, `coalesced`), the kick's signal handler (`kick`), and the memory of the
 //! probe's guests (`probe::memory`).
 
@@ -31,6 +32,7 @@ mod exit;
 mod kick;
 mod msi;
 pub mod probe;
+mod rom;
 mod run_page;
 mod system;
 mod vcpu;
@@ -42,6 +44,7 @@ pub use event::{DataMatch, IoAddress, IoEventFd, IrqFd};
 pub use exit::Exit;
 pub use kick::{Binding, Kick, signal};
 pub use msi::{MsiMessage, MsiVector};
+pub use rom::Rom;
 pub use system::{Capability, System};
 pub use vcpu::Vcpu;
 pub use vm::{PIC_AND_IOAPIC_GSIS, Vm};

@@ -104,7 +104,7 @@ const WANTED: &[Wanted] = &[
     optional(
         Cap::ReadonlyMem,
         "KVM_CAP_READONLY_MEM",
-        "memory that the guest can't write",
+        "PCI devices that cost fewer exits at boot",
     ),
     optional(
         Cap::MpState,
@@ -217,6 +217,13 @@ impl System {
     #[must_use]
     pub fn max_vcpus(&self) -> u32 {
         u32::try_from(self.kvm.get_max_vcpus()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether there can be memory that the guest only reads: see
+    /// [`Vm::with_rom`](crate::Vm::with_rom).
+    #[must_use]
+    pub fn has_rom(&self) -> bool {
+        self.kvm.check_extension(Cap::ReadonlyMem)
     }
 
     /// What KVM can give a guest of this host's processor.

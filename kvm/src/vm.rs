@@ -4,14 +4,17 @@
 //! the rest of the crate rests on: guest memory lives as long as any vCPU can run, because every
 //! handle of the VM holds it.
 
-use crate::coalesced::CoalescedPio;
+use crate::coalesced::{self, CoalescedPio};
 use crate::error::Error;
 use crate::event::{DataMatch, IoAddress, IoEventFd, IrqFd};
 use crate::msi::{MsiVector, Routes};
+use crate::rom::Rom;
 use crate::run_page::PAGE_SIZE;
 use crate::system::System;
 use crate::vcpu::Vcpu;
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
+};
 use kvm_ioctls::VmFd;
 use std::any::Any;
 use std::fmt;
@@ -58,7 +61,7 @@ pub(crate) struct Inner {
     /// Where interrupts lead that are messages.
     pub(crate) routes: Mutex<Routes>,
     /// Keeps the slots' memory mapped.
-    _memory: Arc<dyn Any + Send + Sync>,
+    _memory: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
 impl fmt::Debug for Inner {
@@ -80,17 +83,21 @@ impl Vm {
         M: GuestMemoryBackend + Send + Sync + 'static,
     {
         let vm = Self::without_irqchip(system, memory)?;
-        let fd = &vm.inner.fd;
-        fd.create_irq_chip()
-            .map_err(Error::call("KVM_CREATE_IRQCHIP"))?;
-        // The speaker's port 0x61 also gates the timer that kernels calibrate the TSC with.
-        let pit = kvm_pit_config {
-            flags: KVM_PIT_SPEAKER_DUMMY,
-            ..Default::default()
-        };
-        fd.create_pit2(pit)
-            .map_err(Error::call("KVM_CREATE_PIT2"))?;
+        vm.add_irqchip()?;
         Ok(vm)
+    }
+
+    /// The same, with other memory that the guest can read and not write: a write to it is an exit,
+    /// as if nothing were there. Wants `KVM_CAP_READONLY_MEM`, which is optional; see
+    /// [`System::has_rom`].
+    pub fn with_rom<M>(system: &System, memory: Arc<M>, rom: Arc<M>) -> Result<(Self, Rom), Error>
+    where
+        M: GuestMemoryBackend + Send + Sync + 'static,
+    {
+        let (vm, slots) = Self::with_slots(system, memory, Some(rom))?;
+        vm.add_irqchip()?;
+        let rom = Rom::new(Arc::clone(&vm.inner), slots);
+        Ok((vm, rom))
     }
 
     /// The same without controllers and timer: there, HLT is an exit.
@@ -98,31 +105,62 @@ impl Vm {
     where
         M: GuestMemoryBackend + Send + Sync + 'static,
     {
-        let slots = slots(&*memory)?;
-        check_count(slots.len(), || system.kvm().get_nr_memslots())?;
+        Ok(Self::with_slots(system, memory, None)?.0)
+    }
+
+    fn add_irqchip(&self) -> Result<(), Error> {
+        let fd = &self.inner.fd;
+        fd.create_irq_chip()
+            .map_err(Error::call("KVM_CREATE_IRQCHIP"))?;
+        // The speaker's port 0x61 also gates the timer that kernels calibrate the TSC with.
+        let pit = kvm_pit_config {
+            flags: KVM_PIT_SPEAKER_DUMMY,
+            ..Default::default()
+        };
+        fd.create_pit2(pit).map_err(Error::call("KVM_CREATE_PIT2"))
+    }
+
+    /// A VM with its memory. Returns the slots of what is read-only as well.
+    fn with_slots<M>(
+        system: &System,
+        memory: Arc<M>,
+        rom: Option<Arc<M>>,
+    ) -> Result<(Self, Vec<kvm_userspace_memory_region>), Error>
+    where
+        M: GuestMemoryBackend + Send + Sync + 'static,
+    {
+        let writable = slots(&*memory, 0, 0)?;
+        let readable = match &rom {
+            Some(rom) => slots(&**rom, writable.len(), KVM_MEM_READONLY)?,
+            None => Vec::new(),
+        };
+        check_count(writable.len() + readable.len(), || {
+            system.kvm().get_nr_memslots()
+        })?;
         let fd = create(system).map_err(Error::call("KVM_CREATE_VM"))?;
         fd.set_tss_address(TSS_ADDRESS as usize)
             .map_err(Error::call("KVM_SET_TSS_ADDR"))?;
-        for slot in slots {
-            // SAFETY: the guest may write to this range for as long as a vCPU runs. `slots` got it
+        for &slot in writable.iter().chain(&readable) {
+            // SAFETY: the guest may access this range for as long as a vCPU runs. `slots` got it
             // from a `VolatileSlice` of the region, whose maker vouched that it is mapped, and
             // accessed as volatile only, while the region is borrowed; the region lives in
-            // `memory`, which `Inner` holds, and with it every vCPU.
+            // `memory` or `rom`, which `Inner` holds, and with it every vCPU.
             unsafe { fd.set_user_memory_region(slot) }.map_err(|errno| Error::Slot {
                 start: slot.guest_phys_addr,
                 len: slot.memory_size,
                 source: errno.into(),
             })?;
         }
+        let mut kept = vec![memory as Arc<dyn Any + Send + Sync>];
+        kept.extend(rom.map(|rom| rom as _));
         let inner = Inner {
             fd,
             draining: Mutex::new(()),
             routes: Mutex::new(Routes::default()),
-            _memory: memory,
+            _memory: kept,
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Arc::new(inner);
+        Ok((Self { inner }, readable))
     }
 
     /// Adds a vCPU. Its number is also its local APIC's ID.
@@ -157,6 +195,11 @@ impl Vm {
     pub fn coalesce_pio(&self, port: u16, len: u16) -> Result<CoalescedPio, Error> {
         CoalescedPio::new(Arc::clone(&self.inner), port, len)
     }
+
+    /// The same for ports or addresses, for as long as the VM exists.
+    pub fn coalesce(&self, at: IoAddress, len: u32) -> Result<(), Error> {
+        coalesced::register(&self.inner, at, len)
+    }
 }
 
 /// `KVM_CREATE_VM` waits for other users of this process's memory map, and gives up with `EINTR` if
@@ -170,12 +213,16 @@ fn create(system: &System) -> Result<VmFd, kvm_ioctls::Error> {
     }
 }
 
-/// One slot for each region, checked.
+/// One slot for each region, checked; their numbers count from `first`.
 ///
 /// KVM accepts an address that is not mapped and fails only when the guest touches it. That can't
 /// happen here, and needs no system call to find out: the address comes from the region's
 /// `VolatileSlice` of its whole length, and making one of memory that is not mapped is `unsafe`.
-fn slots<M: GuestMemoryBackend>(memory: &M) -> Result<Vec<kvm_userspace_memory_region>, Error> {
+fn slots<M: GuestMemoryBackend>(
+    memory: &M,
+    first: usize,
+    flags: u32,
+) -> Result<Vec<kvm_userspace_memory_region>, Error> {
     let page = PAGE_SIZE as u64;
     let mut slots = Vec::with_capacity(memory.num_regions());
     for region in memory.iter() {
@@ -199,8 +246,8 @@ fn slots<M: GuestMemoryBackend>(memory: &M) -> Result<Vec<kvm_userspace_memory_r
             });
         }
         slots.push(kvm_userspace_memory_region {
-            slot: u32::try_from(slots.len()).unwrap_or(u32::MAX),
-            flags: 0,
+            slot: u32::try_from(first + slots.len()).unwrap_or(u32::MAX),
+            flags,
             guest_phys_addr: start,
             memory_size: len,
             userspace_addr: host,

@@ -17,14 +17,29 @@ pub(crate) fn disables_acpi(cmdline: &str) -> bool {
 /// What the machine says to Linux where the user has said nothing. Without PCI devices: that there
 /// is no PCI, for which ACPI has no word. With them: that no chipset is there whose quirks want
 /// early care. Either way, early quirks would probe 32 slots by port: 91 user exits.
-pub(crate) fn defaults(cmdline: &str, has_pci: bool) -> Vec<String> {
-    if chooses_pci(cmdline) {
-        Vec::new()
-    } else if has_pci {
-        vec!["pci=noearly".into()]
-    } else {
-        vec!["pci=off".into()]
+///
+/// Without a serial port: that there is none, for Linux looks at the four places where one could be,
+/// whatever ACPI says: 24 user exits.
+pub(crate) fn defaults(cmdline: &str, has_pci: bool, has_serial: bool) -> Vec<String> {
+    let mut parameters = Vec::new();
+    if !chooses_pci(cmdline) {
+        let pci = if has_pci { "pci=noearly" } else { "pci=off" };
+        parameters.push(pci.into());
     }
+    if !has_serial && !speaks_of_serial(cmdline) {
+        parameters.push("8250.nr_uarts=0".into());
+    }
+    parameters
+}
+
+/// Whether the user has something to do with serial ports.
+fn speaks_of_serial(cmdline: &str) -> bool {
+    let mut parameters = cmdline.split_ascii_whitespace();
+    parameters.any(|parameter| {
+        ["8250", "console=ttyS", "console=uart", "earlycon"]
+            .iter()
+            .any(|start| parameter.starts_with(start))
+    })
 }
 
 /// Whether the user has said how the kernel is to deal with PCI.
@@ -76,9 +91,20 @@ mod tests {
 
     #[test]
     fn pci_is_off_or_left_alone_early_unless_the_user_speaks_of_it() {
-        assert_eq!(defaults("console=hvc0", false), ["pci=off"]);
-        assert_eq!(defaults("console=hvc0", true), ["pci=noearly"]);
-        assert!(defaults("pci=conf1", false).is_empty());
-        assert!(defaults("pci=conf1", true).is_empty());
+        assert_eq!(defaults("console=hvc0", false, true), ["pci=off"]);
+        assert_eq!(defaults("console=hvc0", true, true), ["pci=noearly"]);
+        assert!(defaults("pci=conf1", false, true).is_empty());
+        assert!(defaults("pci=conf1", true, true).is_empty());
+    }
+
+    #[test]
+    fn without_a_serial_port_none_is_looked_for_unless_the_user_speaks_of_it() {
+        let none = "8250.nr_uarts=0";
+        assert_eq!(defaults("pci=off", false, false), [none]);
+        assert_eq!(defaults("console=hvc0", true, false), ["pci=noearly", none]);
+        for cmdline in ["8250.nr_uarts=8", "console=ttyS1", "earlycon=uart8250"] {
+            let defaults = defaults(cmdline, false, false);
+            assert_eq!(defaults, ["pci=off"], "{cmdline}");
+        }
     }
 }

@@ -181,6 +181,12 @@ impl Config {
         device.transport.unwrap_or(self.transport)
     }
 
+    /// How many devices are on a transport.
+    pub(crate) fn count(&self, transport: Transport) -> usize {
+        let of_it = |device: &&VirtioDevice| self.transport_of(device) == transport;
+        self.devices.iter().filter(of_it).count()
+    }
+
     /// [`validate`](Self::validate), and the payload that it has opened on the way: None where
     /// somebody else loads.
     pub(crate) fn examine(&self) -> Result<Option<loader::Opened>, Problems> {
@@ -193,8 +199,7 @@ impl Config {
         }
         problems.extend(memory::check(self.memory).err().map(Problem::Memory));
         for transport in [Transport::Mmio, Transport::Pci] {
-            let of_it = |device: &&VirtioDevice| self.transport_of(device) == transport;
-            let devices = self.devices.iter().filter(of_it).count();
+            let devices = self.count(transport);
             let max = transport.places();
             if devices > max {
                 problems.push(Problem::Devices {

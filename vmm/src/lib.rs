@@ -59,6 +59,7 @@ mod crash;
 mod error;
 mod exits;
 mod gate;
+mod gathered;
 mod handle;
 mod irq;
 mod legacy;

@@ -133,6 +133,14 @@ pub fn build(bytes: u64) -> Result<Arc<GuestMemory>, Error> {
     Ok(Arc::new(memory))
 }
 
+/// Maps memory that is not RAM, but read by the guest all the same.
+pub(crate) fn alone(range: Range<u64>) -> Result<Arc<GuestMemory>, Error> {
+    let bytes = range.end - range.start;
+    let memory = GuestMemory::from_regions(vec![reserve(range)?])
+        .map_err(|source| Error::Arrange { bytes, source })?;
+    Ok(Arc::new(memory))
+}
+
 fn reserve(range: Range<u64>) -> Result<Region, Error> {
     let bytes = range.end - range.start;
     let reserve = |source| Error::Reserve { bytes, source };

@@ -8,6 +8,7 @@
 use crate::bus::{Action, Bus};
 use crate::exits::Counters;
 use crate::gate::{Seat, Turn};
+use crate::gathered::Gathered;
 use crate::outcome::CrashReport;
 use crate::{Error, Outcome};
 use kvm::Exit;
@@ -34,6 +35,8 @@ pub(crate) struct Board {
     pub(crate) pio: Bus,
     /// Guest-physical addresses that are not RAM.
     pub(crate) mmio: Bus,
+    /// Writes that made no exit.
+    pub(crate) gathered: Option<Box<dyn Gathered>>,
     /// Whether a triple fault is how this guest resets the machine.
     pub(crate) triple_fault_reboots: bool,
 }
@@ -182,12 +185,14 @@ impl Board {
             memory,
             pio,
             mmio,
+            gathered: None,
             triple_fault_reboots,
         }
     }
 
     /// Does what the guest wanted when it left.
     fn serve(&self, id: u32, exit: Exit<'_>, counters: &Counters) -> Next {
+        self.take_gathered();
         match exit {
             Exit::IoIn { port, size, data } => {
                 counters.io_in.count();

@@ -4,6 +4,7 @@ use crate::arch::{boot, cpuid, layout, msr};
 use crate::boot::{DeviceWindow, Guest};
 use crate::config::{Config, KvmSource, Problem, SerialPort, Transport, VirtioDevice};
 use crate::control::{ActiveDevice, Control, Devices, PowerButton};
+use crate::gathered::{self, Patient};
 use crate::handle::Handle;
 use crate::irq::{Messages, NoLine};
 use crate::legacy::pm::Pm;
@@ -21,7 +22,7 @@ use loader::{Boot, Platform};
 use std::sync::Arc;
 use std::thread::{self, ScopedJoinHandle};
 use virtio::GuestMemory;
-use virtio::transport::pci::Pci;
+use virtio::transport::{mmio::Mmio, pci::Pci};
 
 /// A vCPU's thread runs the bus and the registers of devices: nothing that is deep.
 const VCPU_STACK: usize = 256 << 10;
@@ -55,13 +56,24 @@ impl Vm {
         let system = open_kvm(std::mem::take(&mut config.kvm))?;
         let supported = check_host(&system, &config)?;
         let memory = memory::build(config.memory)?;
-        let kvm = kvm::Vm::new(&system, Arc::clone(&memory)).map_err(failed("creating the VM"))?;
+        let shows_pci = tells_of_ecam && config.count(Transport::Pci) > 0 && system.has_rom();
+        let (kvm, shown) = create_vm(&system, &memory, shows_pci)?;
         let cpus = create_vcpus(&kvm, &supported, config.cpus)?;
 
         let control = Arc::new(Control::new(cpus.len()));
         let mut board = Board::new(Arc::clone(&memory), triple_fault_reboots);
-        let devices = plug_in_devices(&mut config, &kvm, &mut board, &control, tells_of_ecam)?;
+        let bus = PciBus {
+            shown,
+            tells_of_ecam,
+        };
+        let devices = plug_in_devices(&mut config, &kvm, &mut board, &control, bus)?;
         let serial = config.serial.take();
+        if serial.is_none() {
+            // The ring has one user.
+            devices.patient.register(&kvm);
+            let ring = cpus.first().and_then(kvm::Vcpu::coalesced_ring);
+            board.gathered = ring.map(|ring| Box::new(ring) as _);
+        }
         let serial = serial
             .map(|port| plug_in_serial(port, &kvm, &cpus, &mut board))
             .transpose()?;
@@ -76,6 +88,7 @@ impl Vm {
             &memory,
             &devices,
             tables.as_ref(),
+            serial.is_some(),
         )?;
         if let Some(first) = cpus.first() {
             set_registers(first, &boot).map_err(failed("setting the first vCPU's registers"))?;
@@ -209,6 +222,28 @@ fn check_host(system: &System, config: &Config) -> Result<CpuId, Error> {
     Ok(supported)
 }
 
+/// The VM with its memory, and if it `shows_pci`, with PCI configuration space as memory.
+fn create_vm(
+    system: &System,
+    memory: &Arc<GuestMemory>,
+    shows_pci: bool,
+) -> Result<(kvm::Vm, Option<pci::Shown>), Error> {
+    let failed = failed("creating the VM");
+    let memory = Arc::clone(memory);
+    if !shows_pci {
+        let vm = kvm::Vm::new(system, memory).map_err(failed)?;
+        return Ok((vm, None));
+    }
+    let pages = pci::Shown::memory()?;
+    let (vm, rom) = kvm::Vm::with_rom(system, memory, Arc::clone(&pages)).map_err(failed)?;
+    let hide = move || {
+        if let Err(error) = rom.remove() {
+            log::error!("PCI configuration space stays as it is shown: {error}");
+        }
+    };
+    Ok((vm, Some(pci::Shown::new(pages, Box::new(hide)))))
+}
+
 /// The vCPUs as they are at reset, each told who it is.
 fn create_vcpus(vm: &kvm::Vm, supported: &CpuId, cpus: u32) -> Result<Vec<kvm::Vcpu>, Error> {
     (0..cpus)
@@ -230,6 +265,12 @@ fn create_vcpus(vm: &kvm::Vm, supported: &CpuId, cpus: u32) -> Result<Vec<kvm::V
         .collect()
 }
 
+/// What is known of the PCI bus, if there will be one, before its functions are.
+struct PciBus {
+    shown: Option<pci::Shown>,
+    tells_of_ecam: bool,
+}
+
 /// The virtio devices of a machine.
 #[derive(Default)]
 struct VirtioDevices {
@@ -238,6 +279,7 @@ struct VirtioDevices {
     /// Those that have one.
     windows: Vec<DeviceWindow>,
     on_pci: bool,
+    patient: Patient,
 }
 
 fn plug_in_devices(
@@ -245,9 +287,12 @@ fn plug_in_devices(
     vm: &kvm::Vm,
     board: &mut Board,
     control: &Control,
-    tells_of_ecam: bool,
+    bus: PciBus,
 ) -> Result<VirtioDevices, Error> {
-    let mut devices = VirtioDevices::default();
+    let mut devices = VirtioDevices {
+        patient: gathered::of_board(),
+        ..VirtioDevices::default()
+    };
     let mut functions = Vec::new();
     // validate() has counted the devices, so each has a window or a slot.
     let mut windows = (0..).map_while(layout::window);
@@ -263,6 +308,9 @@ fn plug_in_devices(
                 let device = VirtioMmio::new(device, at, vm, &board.memory, &control.gate)?;
                 devices.active.push(Arc::clone(device.device()) as _);
                 devices.windows.push(device.window().clone());
+                for range in Mmio::PATIENT {
+                    devices.patient.add(at.base, range);
+                }
                 let range = at.base..at.base + at.size;
                 board
                     .mmio
@@ -273,8 +321,9 @@ fn plug_in_devices(
     }
     devices.on_pci = !functions.is_empty();
     if devices.on_pci {
-        let root = pci::Root::new(functions, Box::new(vm.clone()));
-        root.attach(&mut board.mmio, &mut board.pio, tells_of_ecam)
+        let root = pci::Root::new(functions, Box::new(vm.clone()), bus.shown);
+        root.patient(&mut devices.patient);
+        root.attach(&mut board.mmio, &mut board.pio, bus.tells_of_ecam)
             .map_err(misfit("the PCI bus"))?;
     }
     Ok(devices)
@@ -362,12 +411,13 @@ fn load(
     memory: &GuestMemory,
     devices: &VirtioDevices,
     tables: Option<&acpi::Tables>,
+    serial: bool,
 ) -> Result<Boot, Error> {
     let cmdline = config
         .payload
         .as_ref()
         .map_or("", |payload| payload.cmdline.as_str());
-    let mut parameters = cmdline::defaults(cmdline, devices.on_pci);
+    let mut parameters = cmdline::defaults(cmdline, devices.on_pci, serial);
     if tables.is_none() {
         // Only then: a kernel that finds a device in both places complains about the second.
         parameters.extend(devices.windows.iter().map(DeviceWindow::parameter));

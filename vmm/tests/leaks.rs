@@ -9,11 +9,18 @@
 )]
 #![allow(dead_code, reason = "the guests are shared with another test program")]
 
+#[path = "tiny/busy.rs"]
+mod busy;
+#[path = "common/dice.rs"]
+mod dice;
 #[path = "tiny/guest.rs"]
 mod guest;
 
+use dice::{Dice, rounds};
 use guest::{Code, config, kvm, run};
 use std::fs;
+use std::thread;
+use std::time::Duration;
 use vmm::virtio::console::Console;
 use vmm::virtio::stream::{Input, Output};
 use vmm::{Config, Guest, Outcome, SerialPort, Vm};
@@ -80,6 +87,7 @@ fn machines_leave_nothing_behind() {
         that_were_dropped_unrun();
         whose_loader_fails();
         whose_handle_stays();
+        that_are_stopped_at_work();
     }
 }
 
@@ -110,5 +118,21 @@ fn whose_handle_stays() {
         let vm = Vm::new(furnished(Code::new().power_off())).unwrap();
         handles.push(vm.handle());
         vm.run().unwrap();
+    });
+}
+
+fn that_are_stopped_at_work() {
+    let mut dice = Dice::new("that_are_stopped_at_work");
+    let times = usize::try_from(rounds(50)).unwrap();
+    Possessions::after(times, || {
+        let vm = Vm::new(busy::machine()).unwrap();
+        let handle = vm.handle();
+        let machine = thread::spawn(move || vm.run());
+        dice.nap(Duration::from_millis(10));
+        // Fails if the machine has not started yet.
+        let _ = handle.pause();
+        dice.nap(Duration::from_millis(1));
+        handle.stop();
+        assert_eq!(machine.join().unwrap().unwrap(), Outcome::Stopped);
     });
 }

@@ -55,7 +55,7 @@ fn odd(offset: Option<u64>) -> GuestRegionCollection<Odd> {
 fn slots_of_two_regions_are_numbered_and_point_to_their_memory() {
     let memory = memory(&[(0, 0x3000), (0x1_0000_0000, 0x1000)]);
 
-    let slots = slots(&memory).unwrap();
+    let slots = slots(&memory, 0, 0).unwrap();
 
     let seen: Vec<_> = slots
         .iter()
@@ -71,7 +71,7 @@ fn slots_of_two_regions_are_numbered_and_point_to_their_memory() {
 #[test]
 fn slots_that_are_not_whole_pages_are_refused() {
     for range in [(0x800, 0x1000), (0, 0x1800)] {
-        let error = slots(&memory(&[range])).unwrap_err();
+        let error = slots(&memory(&[range]), 0, 0).unwrap_err();
 
         assert!(
             matches!(error, Error::SlotAlignment { .. }),
@@ -82,16 +82,16 @@ fn slots_that_are_not_whole_pages_are_refused() {
 
 #[test]
 fn slots_whose_host_address_is_within_a_page_are_refused() {
-    assert!(slots(&odd(Some(0x1000))).is_ok());
+    assert!(slots(&odd(Some(0x1000)), 0, 0).is_ok());
 
-    let error = slots(&odd(Some(0x1010))).unwrap_err();
+    let error = slots(&odd(Some(0x1010)), 0, 0).unwrap_err();
 
     assert!(matches!(error, Error::SlotAlignment { host, .. } if host % 0x1000 == 0x10));
 }
 
 #[test]
 fn slots_without_a_host_address_are_refused() {
-    let error = slots(&odd(None)).unwrap_err();
+    let error = slots(&odd(None), 0, 0).unwrap_err();
 
     assert!(
         matches!(
@@ -109,7 +109,7 @@ fn slots_without_a_host_address_are_refused() {
 #[test]
 fn slots_over_what_the_platform_needs_are_refused_and_next_to_it_are_not() {
     for at in [0xfec0_0000, 0xfee0_0000, 0xfffb_c000, 0xfffb_f000] {
-        let error = slots(&memory(&[(at, 0x1000)])).unwrap_err();
+        let error = slots(&memory(&[(at, 0x1000)]), 0, 0).unwrap_err();
 
         assert!(
             matches!(error, Error::SlotReserved { .. }),
@@ -117,7 +117,7 @@ fn slots_over_what_the_platform_needs_are_refused_and_next_to_it_are_not() {
         );
     }
     for at in [0xfebf_f000, 0xfffb_b000, 0xfffc_0000] {
-        assert!(slots(&memory(&[(at, 0x1000)])).is_ok(), "{at:#x}");
+        assert!(slots(&memory(&[(at, 0x1000)]), 0, 0).is_ok(), "{at:#x}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use vm_memory::VolatileSlice;
 
 /// How many buffers one call takes: those of a chain, mostly. What is left is left to the next.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
 
 /// Reads from `offset` of a file into memory, as `preadv(2)`.
 pub(super) fn preadv(

@@ -9,6 +9,7 @@ use super::{Doorbell, Environment, set_half};
 use crate::device::Kind;
 use crate::worker::Mode;
 use crate::{Device, Error};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Offsets of the registers (4.2.2).
@@ -88,6 +89,14 @@ pub struct Mmio {
 impl Mmio {
     /// The size of the register window.
     pub const SIZE: u64 = 0x1000;
+
+    /// Registers to which a write has no effect until some other register is accessed: one that
+    /// arrives late, but in order, is as good. Queues start with the device, by its status.
+    pub const PATIENT: [Range<u64>; 3] = [
+        DEVICE_FEATURES_SEL..DRIVER_FEATURES_SEL + 4,
+        QUEUE_SEL..QUEUE_READY + 4,
+        QUEUE_DESC_LOW..QUEUE_DEVICE_HIGH + 4,
+    ];
 
     /// Puts a device behind its registers.
     pub fn new(device: Box<dyn Device>, env: Environment) -> Result<Self, Error> {
@@ -181,7 +190,7 @@ impl Mmio {
         match offset {
             MAGIC_VALUE => MAGIC,
             VERSION => 2,
-            DEVICE_ID => self.front.core.kind() as u32,
+            DEVICE_ID => self.front.core.kind().id().into(),
             VENDOR_ID => VENDOR,
             DEVICE_FEATURES => self.front.device_features(),
             QUEUE_NUM_MAX => queue.map_or(0, |queue| queue.max_size.into()),

@@ -519,3 +519,18 @@ fn specs_that_cannot_be_are_refused() {
         assert_eq!(odd(name, queues), Some(format!("setting up {name}")));
     }
 }
+
+#[test]
+fn device_types_that_pci_has_no_number_for_are_refused() {
+    let spec = |id| Spec {
+        kind: Kind::Other(id),
+        ..Echo::default().spec().clone()
+    };
+
+    for id in [0, 64, u8::MAX] {
+        assert!(check(&spec(id)).is_err(), "{id}");
+    }
+    for id in [1, 63] {
+        assert_eq!(check(&spec(id)), Ok(()), "{id}");
+    }
+}

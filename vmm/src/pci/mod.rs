@@ -18,6 +18,7 @@
 //!
 //! - *Two ways to configuration space*: the enhanced mechanism (ECAM), a page for each function;
 //!   and the two ports that every PC has had, which kernels without ACPI tables look for.
+//!   What the guest reads of ECAM is memory, if KVM can do that: see [`shown`].
 //! - *Memory*: like any host bridge, this one passes on a *window* of addresses, and a BAR
 //!   outside of it answers nowhere. So RAM, interrupt controllers and other devices can't be
 //!   covered by one, whatever the guest writes. The machine places each BAR as firmware would, and
@@ -37,14 +38,17 @@ mod bridge;
 mod doorbells;
 mod places;
 mod ports;
+mod shown;
 #[cfg(test)]
 mod tests;
 
 use crate::arch::layout::{PCI_ADDRESS_PORT, PCI_DATA_PORTS, PCI_DEVICES, PCI_ECAM, PCI_WINDOW};
 use crate::bus::{self, Action, Bus, BusDevice};
+use crate::gathered::Patient;
 use crate::plugged::Plugged;
 use places::{Bars, Binder, Places};
 use ports::{AddressPort, DataPorts};
+pub(crate) use shown::Shown;
 use std::sync::Arc;
 use virtio::transport::pci::Pci;
 
@@ -61,20 +65,45 @@ const MULTI_FUNCTION: u8 = 0x80;
 pub(crate) struct Root {
     functions: Arc<[Function]>,
     places: Arc<Places>,
+    shown: Option<Shown>,
 }
 
 impl Root {
     /// A bus with these functions, whose BARs are placed one behind the other. `doorbells` binds
-    /// what a BAR has of them.
-    pub(crate) fn new(functions: Vec<Function>, doorbells: Box<dyn Binder>) -> Self {
+    /// what a BAR has of them; the guest reads configuration space from what is `shown`.
+    pub(crate) fn new(
+        functions: Vec<Function>,
+        doorbells: Box<dyn Binder>,
+        shown: Option<Shown>,
+    ) -> Self {
         for (function, address) in functions.iter().zip(places::addresses(PCI_WINDOW.start)) {
             function.lock().place(address);
         }
         let functions: Arc<[Function]> = functions.into();
-        Root {
+        let root = Root {
             places: Arc::new(Places::new(Arc::clone(&functions), doorbells)),
             functions,
+            shown,
+        };
+        if let Some(shown) = &root.shown {
+            shown.fill(|at, data| root.read(at, data));
         }
+        root
+    }
+
+    /// Registers that are patient, where they are now.
+    pub(crate) fn patient(&self, patient: &mut Patient) {
+        // The bridge has none that could be written to.
+        patient.add(PCI_ECAM.start, 0..CONFIG_SIZE);
+        let bases = places::addresses(PCI_WINDOW.start);
+        for ((index, function), base) in (0..).zip(&*self.functions).zip(bases) {
+            let config = PCI_ECAM.start + u64::from(slot(index)) * CONFIG_SIZE;
+            patient.add(config, Pci::FIXED.start.into()..Pci::FIXED.end.into());
+            for range in function.lock().patient() {
+                patient.add(base, range);
+            }
+        }
+        patient.add_index(&PCI_ADDRESS_PORT, 4);
     }
 
     /// Puts the bus where vCPUs find it. `ecam_is_told`: in a table that the guest reads.
@@ -97,22 +126,38 @@ impl Root {
         match self.find(at) {
             Some(Found::Bridge) => bridge::read(at.offset, data),
             Some(Found::Function(index, function)) => {
-                function.lock().config_read(at.offset, data);
-                if self.functions.len() > index + PCI_DEVICES
-                    && let Some(at) = HEADER_TYPE.checked_sub(at.offset.into())
-                    && let Some(byte) = usize::try_from(at).ok().and_then(|at| data.get_mut(at))
-                {
-                    *byte |= MULTI_FUNCTION;
-                }
+                self.read_function(index, &mut function.lock(), at.offset, data);
             }
             None => data.fill(0xff),
+        }
+    }
+
+    fn read_function(&self, index: usize, function: &mut Pci, offset: u16, data: &mut [u8]) {
+        function.config_read(offset, data);
+        if self.functions.len() > index + PCI_DEVICES
+            && let Some(at) = HEADER_TYPE.checked_sub(offset.into())
+            && let Some(byte) = usize::try_from(at).ok().and_then(|at| data.get_mut(at))
+        {
+            *byte |= MULTI_FUNCTION;
         }
     }
 
     /// One access to configuration space.
     fn write(&self, at: Address, data: &[u8]) {
         if let Some(Found::Function(index, function)) = self.find(at) {
-            function.lock().config_write(at.offset, data);
+            let mut function = function.lock();
+            if let Some(shown) = &self.shown
+                && function.is_window(at.offset, data.len())
+            {
+                shown.hide();
+            }
+            function.config_write(at.offset, data);
+            if let Some(shown) = &self.shown {
+                shown.update(at, data.len(), |offset, word| {
+                    self.read_function(index, &mut function, offset, word);
+                });
+            }
+            drop(function);
             self.places.follow(index);
         }
     }
@@ -129,6 +174,12 @@ impl Root {
             }
         }
     }
+}
+
+/// Device and function of one of the functions: [`Root::find`] the other way round.
+fn slot(index: usize) -> u8 {
+    let (device, function) = (index % PCI_DEVICES + 1, index / PCI_DEVICES);
+    (device << 3 | function) as u8
 }
 
 enum Found<'a> {

@@ -60,9 +60,9 @@ impl Binder for Bells {
 }
 
 /// The two buses of a machine with consoles on PCI.
-struct Machine {
-    mmio: Bus,
-    pio: Bus,
+pub(super) struct Machine {
+    pub mmio: Bus,
+    pub pio: Bus,
     bells: Bells,
 }
 
@@ -72,6 +72,10 @@ impl Machine {
     }
 
     fn with(functions: usize, ecam_is_told: bool) -> Self {
+        Self::shown(functions, ecam_is_told, None)
+    }
+
+    pub(super) fn shown(functions: usize, ecam_is_told: bool, shown: Option<Shown>) -> Self {
         let memory = memory::build(1 << 20).unwrap();
         let gate = Arc::new(Gate::new(1));
         let function = || {
@@ -82,7 +86,7 @@ impl Machine {
         let (mut mmio, mut pio) = (Bus::new("mmio"), Bus::new("port"));
         let bells = Bells::default();
         let functions = (0..functions).map(|_| function()).collect();
-        Root::new(functions, Box::new(bells.clone()))
+        Root::new(functions, Box::new(bells.clone()), shown)
             .attach(&mut mmio, &mut pio, ecam_is_told)
             .unwrap();
         Machine { mmio, pio, bells }

@@ -144,18 +144,11 @@ fn a_quiet_boot_makes_few_user_exits_and_none_for_a_notify() {
     }
 }
 
-/// What Linux asks of each PCI function before its driver does (it walks the list of capabilities a
-/// dozen times), one exit each.
-const EXITS_FOR_A_FUNCTION: u64 = 230;
-/// For the empty slots and the host bridge.
-const EXITS_FOR_A_BUS: u64 = 110;
-
 #[test]
-fn a_quiet_boot_with_pci_makes_the_user_exits_that_enumeration_costs() {
-    let test = "a_quiet_boot_with_pci_makes_the_user_exits_that_enumeration_costs";
+fn a_quiet_boot_with_pci_makes_hardly_more_user_exits() {
+    let test = "a_quiet_boot_with_pci_makes_hardly_more_user_exits";
     if let Some(exits) = exits_of_a_quiet_boot(test, Transport::Pci) {
-        let budget = 200 + EXITS_FOR_A_BUS + EXITS_FOR_A_FUNCTION;
-        assert!(exits.guest() <= budget, "{exits}");
+        assert!(exits.guest() <= 250, "{exits}");
     }
 }
 

@@ -18,11 +18,15 @@
 
 mod block;
 mod console;
+#[path = "../common/dice.rs"]
+mod dice;
 mod hostile;
 #[cfg(feature = "http")]
 mod http;
 mod lifecycle;
+mod load;
 mod machine;
+mod own_device;
 mod support;
 
 use support::{Ended, Host, init};

@@ -127,7 +127,7 @@ pub fn run(
 }
 
 /// The kernel to boot, or None, said loudly, where guests can't run.
-fn kernel(test: &str) -> Option<PathBuf> {
+pub fn kernel(test: &str) -> Option<PathBuf> {
     let missing = match std::env::var_os("HYPE_GUEST_KERNEL") {
         Some(kernel) if is_static() => return Some(kernel.into()),
         Some(_) => "this test binary is not static, so it can't be a guest's init",
@@ -146,7 +146,7 @@ fn is_static() -> bool {
 }
 
 /// An initrd that holds this test binary as `/init`, and the console that init is started on.
-fn initrd() -> File {
+pub fn initrd() -> File {
     let entries: [(&str, u32, Vec<u8>); 5] = [
         ("dev", 0o040_755, Vec::new()),
         ("proc", 0o040_755, Vec::new()),
@@ -176,10 +176,10 @@ fn initrd() -> File {
 }
 
 /// Stops a machine at its deadline.
-struct Watchdog(Arc<(Mutex<bool>, Condvar)>);
+pub struct Watchdog(Arc<(Mutex<bool>, Condvar)>);
 
 impl Watchdog {
-    fn start(handle: Handle) -> Self {
+    pub fn start(handle: Handle) -> Self {
         let over = Arc::new((Mutex::new(false), Condvar::new()));
         let watched = Arc::clone(&over);
         thread::spawn(move || {

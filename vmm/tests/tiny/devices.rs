@@ -15,13 +15,13 @@ const DRIVER_FEATURES_SEL: u32 = WINDOW + 0x24;
 const STATUS: u32 = WINDOW + 0x70;
 
 /// A device without queues, which may panic as soon as it is started.
-struct Dummy {
+pub struct Dummy {
     spec: Spec,
     panics: bool,
 }
 
 impl Dummy {
-    fn new(panics: bool) -> Self {
+    pub fn new(panics: bool) -> Self {
         let spec = Spec {
             kind: Kind::Rng,
             name: "dummy0".into(),

@@ -140,13 +140,13 @@ kvm_test!(a_loader_is_told_about_memory_tables_devices_and_payload, {
     let with = told(true, "quiet");
     assert!(
         with.ends_with(
-            r#"c at 0xd0000000, rsdp true, command line Some("quiet"), extra "pci=off""#
+            r#"c at 0xd0000000, rsdp true, command line Some("quiet"), extra "pci=off 8250.nr_uarts=0""#
         ),
         "{with}"
     );
     for without in [told(false, "quiet"), told(true, "acpi=off")] {
         assert!(without.contains("rsdp false"), "{without}");
-        let extra = r#"extra "pci=off virtio_mmio.device=0x1000@0xd0000000:5""#;
+        let extra = r#"extra "pci=off 8250.nr_uarts=0 virtio_mmio.device=0x1000@0xd0000000:5""#;
         assert!(without.ends_with(extra), "{without}");
     }
 });

@@ -3,11 +3,14 @@
 use std::error::Error;
 use std::io::Write;
 use vmm::loader::{Boot, Payload, Registers, Segment};
+use vmm::virtio::GuestMemory;
 use vmm::vm_memory::{Bytes, GuestAddress};
 use vmm::{Config, Guest, Outcome, Vm};
 
 /// Where the code is, and where `eip` starts.
 pub const CODE: u64 = 0x1000;
+/// Where the code of the other processors is, which start at the beginning of a page.
+pub const OTHERS: u64 = 0x2000;
 /// Bytes for the guest to use.
 pub const DATA: u32 = 0x4000;
 
@@ -19,6 +22,11 @@ pub const RESET_PORT: u16 = 0xcf9;
 pub const RESET: u8 = 6;
 /// A port at which nothing is.
 pub const NOWHERE: u16 = 0x4321;
+
+/// The local APIC's interrupt command register, and parts of a command.
+const APIC_ICR: u32 = 0xfee0_0300;
+const TO_ALL_OTHERS: u32 = 3 << 18;
+const ASSERT: u32 = 1 << 14;
 
 /// Machine code, put together instruction by instruction.
 #[derive(Default, Clone)]
@@ -83,6 +91,52 @@ impl Code {
         self.dx(NOWHERE).bytes(&[0xee, 0xeb, 0xfd])
     }
 
+    /// The same in real mode, in which the other processors start.
+    pub fn chatter_16(self) -> Self {
+        self.bytes(&[0xba]) // mov dx, NOWHERE
+            .bytes(&NOWHERE.to_le_bytes())
+            .bytes(&[0xee, 0xeb, 0xfd])
+    }
+
+    /// Sends INIT and then SIPI to all other processors, which start at [`OTHERS`].
+    pub fn start_processors(self) -> Self {
+        let page = u32::try_from(OTHERS >> 12).unwrap();
+        self.store32(APIC_ICR, TO_ALL_OTHERS | ASSERT | 5 << 8)
+            .store32(APIC_ICR, TO_ALL_OTHERS | ASSERT | 6 << 8 | page)
+    }
+
+    /// `inc word [address]`
+    pub fn increment16(self, address: u32) -> Self {
+        self.bytes(&[0x66, 0xff, 0x05])
+            .bytes(&address.to_le_bytes())
+    }
+
+    /// `again: pause; mov ax, [left]; cmp ax, [right]; jne again`
+    pub fn wait_until_same16(self, left: u32, right: u32) -> Self {
+        self.bytes(&[0xf3, 0x90, 0x66, 0xa1])
+            .bytes(&left.to_le_bytes())
+            .bytes(&[0x66, 0x3b, 0x05])
+            .bytes(&right.to_le_bytes())
+            .bytes(&[0x75, 0xef])
+    }
+
+    /// `cmp dword [address], value`; resets if not equal, else goes on.
+    pub fn reset_unless32(self, address: u32, value: u32) -> Self {
+        let reset = Code::new().reset();
+        self.bytes(&[0x81, 0x3d])
+            .bytes(&address.to_le_bytes())
+            .bytes(&value.to_le_bytes())
+            .bytes(&[0x74, u8::try_from(reset.0.len()).unwrap()]) // je over
+            .bytes(&reset.0)
+    }
+
+    /// `jmp` to so many bytes behind the start.
+    pub fn jump_to(self, start: usize) -> Self {
+        let end = i32::try_from(self.0.len() + 5).unwrap();
+        let distance = i32::try_from(start).unwrap() - end;
+        self.bytes(&[0xe9]).bytes(&distance.to_le_bytes())
+    }
+
     /// `ud2`, with an empty interrupt table: a triple fault.
     pub fn triple_fault(self) -> Self {
         self.bytes(&[0x0f, 0x0b])
@@ -91,7 +145,20 @@ impl Code {
 
 /// A machine of 2 MiB that runs `code`.
 pub fn config(code: Code) -> Config {
-    let loader = move |guest: &Guest<'_>| load(guest, &code);
+    config_loaded(code, Code::new().halt(), |_| {})
+}
+
+/// The same with code for the other processors, and with something in its memory.
+pub fn config_loaded(
+    code: Code,
+    others: Code,
+    prepare: impl Fn(&GuestMemory) + Send + 'static,
+) -> Config {
+    let loader = move |guest: &Guest<'_>| {
+        prepare(guest.memory);
+        guest.memory.write_slice(&others.0, GuestAddress(OTHERS))?;
+        load(guest, &code)
+    };
     Config {
         memory: 2 << 20,
         loader: Some(Box::new(loader)),
@@ -165,10 +232,14 @@ pub fn kvm(test: &str) -> bool {
             panic!("HYPE_REQUIRE_KVM=1, and {error}: {error:?}")
         }
         Err(error) => {
-            // Not by a macro, whose output the test harness hides.
-            let line = format!("skipped: {test}: {error}\n");
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
+            skipped(&format!("{test}: {error}"));
             false
         }
     }
+}
+
+/// Says so; not by a macro, whose output the test harness hides.
+pub fn skipped(why: &str) {
+    let line = format!("skipped: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }

@@ -11,11 +11,17 @@
     clippy::indexing_slicing
 )]
 
+mod busy;
 mod control;
 mod devices;
+#[path = "../common/dice.rs"]
+mod dice;
 mod failures;
 mod guest;
+mod load;
 mod outcomes;
+mod pci;
+mod processors;
 
 /// A test that needs KVM.
 macro_rules! kvm_test {

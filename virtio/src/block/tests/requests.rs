@@ -55,7 +55,7 @@ fn descriptors_may_be_cut_anywhere() {
 #[test]
 fn as_many_segments_as_are_announced_are_one_call() {
     let mut bench = Bench::new();
-    let lengths = [vec![128; 254 - 2], vec![64, 448], vec![1]].concat();
+    let lengths = [vec![64; 510 - 2], vec![64, 192], vec![1]].concat();
     let len: usize = lengths.iter().sum::<usize>() - 1;
     let (used, bytes) = bench.chain(&[&header(IN, 0)], &lengths);
     assert_eq!((used as usize, bytes[len]), (len + 1, OK));

@@ -7,6 +7,7 @@
 use super::msix::{NO_VECTOR, Vectors};
 use crate::transport::front::Front;
 use crate::transport::{half, set_half};
+use std::ops::Range;
 
 /// Offsets of the fields.
 pub mod register {
@@ -48,6 +49,15 @@ use register::*;
 /// How much there is: up to `queue_device`. What follows in the structure of the specification
 /// belongs to features that aren't offered (`NOTIFICATION_DATA`, `RING_RESET`).
 pub(super) const SIZE: u32 = 0x38;
+
+/// What a driver writes before it says, by another field, that this shall count.
+pub(super) fn patient() -> [Range<u64>; 2] {
+    [
+        DEVICE_FEATURE_SELECT..CONFIG_MSIX_VECTOR + 2,
+        // Queues start with the device, by its status.
+        QUEUE_SELECT..SIZE.into(),
+    ]
+}
 
 /// How wide the field at an offset is. Those of 64 bits are two of 32 here.
 fn width(offset: u64) -> usize {

@@ -48,13 +48,13 @@ pub(super) fn identity(kind: Kind) -> Identity {
         // Mass storage, communication: other.
         Kind::Block => 0x01_80_00,
         Kind::Console | Kind::Vsock => 0x07_80_00,
-        // Fits in no class.
-        Kind::Rng => 0xff_00_00,
+        // Fits in no class, or in one that is not known here.
+        Kind::Rng | Kind::Other(_) => 0xff_00_00,
     };
     Identity {
         vendor: VENDOR,
         // Device types are below 64.
-        device: FIRST_DEVICE.wrapping_add(kind as u16),
+        device: FIRST_DEVICE + u16::from(kind.id()),
         revision: REVISION,
         class,
     }

@@ -45,6 +45,7 @@ use layout::{
 };
 use msix::{Table, Vectors};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a virtio structure is for, as its capability says (4.1.4).
@@ -76,6 +77,10 @@ pub struct Pci {
 impl Pci {
     /// The size of BAR 0.
     pub const BAR_SIZE: u64 = BAR_SIZE;
+
+    /// Registers of the configuration space that never change, whatever is written to them: the
+    /// BARs that there aren't, which kernels write to all the same to find that out.
+    pub const FIXED: Range<u16> = 0x18..0x34;
 
     /// Puts a device behind a function. It interrupts through `msi`, not through the
     /// environment's interrupt.
@@ -140,6 +145,14 @@ impl Pci {
         }
     }
 
+    /// Whether these bytes of the configuration space belong to the window to BAR 0. Once it is
+    /// written to, what is read there can change, and reading can have an effect; all else changes by
+    /// writes alone, and can be shown to the driver as a copy.
+    pub fn is_window(&self, offset: u16, len: usize) -> bool {
+        let start = usize::from(offset);
+        start < self.window + WINDOW_END && start + len > self.window + WINDOW_BAR
+    }
+
     /// Writes an address to BAR 0, as firmware would.
     pub fn place(&mut self, address: u64) {
         self.config
@@ -197,6 +210,16 @@ impl Pci {
         (0..)
             .zip(self.front.core.doorbells())
             .map(doorbell)
+            .collect()
+    }
+
+    /// Registers in BAR 0 to which a write has no effect until some other register is accessed: one
+    /// that arrives late, but in order, is as good. Vectors are masked while they are changed.
+    pub fn patient(&self) -> Vec<Range<u64>> {
+        let from = |base: u64| move |range: Range<u64>| base + range.start..base + range.end;
+        let common = common::patient().into_iter().map(from(COMMON));
+        common
+            .chain(self.table.messages().map(from(TABLE)))
             .collect()
     }
 

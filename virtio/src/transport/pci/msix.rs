@@ -16,6 +16,7 @@
 //! raises once more: an interrupt may come twice, but is never lost.
 
 use crate::Irq;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering::SeqCst};
 
@@ -48,6 +49,8 @@ pub(super) const MAX_VECTORS: u16 = 2048;
 pub(super) const NO_VECTOR: u16 = 0xffff;
 /// The size of an entry.
 const ENTRY: u64 = 16;
+/// Where its mask is in an entry.
+const VECTOR_CONTROL: u64 = 12;
 
 /// Bits of a vector's state: what becomes of it when it is raised. Neither: MSI-X is off.
 const OPEN: u32 = 1;
@@ -225,6 +228,14 @@ impl Table {
         for vector in 0..self.entries.len() {
             self.apply(vector);
         }
+    }
+
+    /// Where the vectors' messages are: all of an entry but its mask.
+    pub fn messages(&self) -> impl Iterator<Item = Range<u64>> {
+        let starts = (0..).step_by(ENTRY as usize);
+        starts
+            .take(self.entries.len())
+            .map(|start| start..start + VECTOR_CONTROL)
     }
 
     /// An access to the table: 4 or 8 bytes, aligned. Others read as 0.

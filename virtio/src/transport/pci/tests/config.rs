@@ -320,3 +320,62 @@ fn a_function_that_cannot_be_is_refused() {
     let pci = Pci::new(Box::new(Echo::default()), machine.environment(), msi);
     assert_eq!(pci.err().unwrap().to_string(), "putting echo0 on PCI");
 }
+
+#[test]
+fn fixed_registers_keep_what_they_are_whatever_is_written() {
+    let mut driver = driver();
+    let pci = &mut driver.transport;
+    let before = space(pci);
+
+    for offset in Pci::FIXED {
+        for byte in [0xff, 0, 0x55] {
+            pci.config_write(offset, &[byte]);
+        }
+    }
+
+    assert_eq!(space(pci), before);
+}
+
+#[test]
+fn every_write_that_can_change_what_another_byte_reads_as_is_one_to_the_window() {
+    let mut driver = driver();
+    let pci = &mut driver.transport;
+    for offset in 0..0x100 {
+        if pci.is_window(offset, 1) {
+            continue;
+        }
+        let before = space(pci);
+        pci.config_write(offset, &[!before[usize::from(offset)]]);
+        let mut after = space(pci);
+        after[usize::from(offset)] = before[usize::from(offset)];
+        assert_eq!(after, before, "{offset:#x}");
+    }
+    let (start, end) = (window(pci), window_end(pci));
+    assert!(!pci.is_window(start, 4) && pci.is_window(start, 5));
+    assert!(pci.is_window(end - 1, 1) && !pci.is_window(end, 4));
+}
+
+#[test]
+fn doorbells_status_and_masks_are_not_patient() {
+    let (driver, _msi) = with_vectors(3);
+    let patient = driver.transport.patient();
+
+    let is_patient = |at: u64| patient.iter().any(|range| range.contains(&at));
+    let control = |vector: u64| layout::TABLE + 16 * vector + 12;
+    let prompt = [
+        DEVICE_STATUS,
+        layout::ISR,
+        layout::DEVICE,
+        layout::NOTIFY,
+        control(0),
+        control(2),
+        control(3) - 12,
+    ];
+    for at in prompt {
+        assert!(!is_patient(at), "{at:#x}");
+    }
+    for at in [DRIVER_FEATURE, QUEUE_SELECT, QUEUE_ENABLE, QUEUE_DEVICE] {
+        assert!(is_patient(at), "{at:#x}");
+    }
+    assert!(is_patient(control(2) - 4));
+}

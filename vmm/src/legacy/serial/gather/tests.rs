@@ -44,7 +44,7 @@ impl Gather for Kernel {
         self.starts.fetch_add(1, Ordering::SeqCst);
         if self.refuses {
             return Err(kvm::Error::Coalesce {
-                port: 0x3f8,
+                at: IoAddress::Pio(0x3f8),
                 len: 1,
                 source: std::io::ErrorKind::Unsupported.into(),
             });
