@@ -7,8 +7,8 @@
 //! Besides not crashing and taking no more than its bounds: what is read is right, or an error; and
 //! it is always of the same version. That can be asked of servers that do not lie: what
 //! they say of the bytes may be missing, doubled, cut and contradicted, but the validators and the
-//! range that they send are those of what follows. Of those that lie (bytes of an answer that are
-//! written over), it is only asked that the disk survives them.
+//! range that they send are those of what follows. Of those that lie (bytes that are written over,
+//! or that make up for missing ones), it is only asked that the disk survives them.
 
 #![no_main]
 
@@ -180,6 +180,20 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Whether bytes may be other ones than the answer says: written over, or made up for those
+    /// that are missing.
+    fn lies(&self) -> bool {
+        let is_cut = |change: &Change| matches!(change, Change::Short(_));
+        let is_more = |change: &Change| matches!(change, Change::Long(_));
+        let is_over = |change: &Change| matches!(change, Change::Bytes(..));
+        let goes_on = matches!(self.then, Then::Endless(_)) && !self.changes.is_empty();
+        let mut changes = self.changes.iter();
+        let is_filled = changes.any(is_cut) && changes.any(is_more);
+        goes_on || is_filled || self.changes.iter().any(is_over)
+    }
+}
+
 impl Change {
     fn new(input: &mut Input<'_>) -> Self {
         match input.byte() % 16 {
@@ -214,6 +228,7 @@ impl Serve for Server {
                 then: Then::Wait,
             };
         };
+        self.lies |= plan.lies();
         let mut over = Vec::new();
         for change in plan.changes {
             match change {
@@ -223,7 +238,6 @@ impl Serve for Server {
         }
         let mut bytes = draft.bytes();
         for (at, new) in over {
-            self.lies = true;
             let place = bytes.iter_mut().skip(at);
             place.zip(new).for_each(|(byte, new)| *byte = new);
         }
