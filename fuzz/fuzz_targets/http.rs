@@ -99,7 +99,7 @@ fuzz_target!(|data: &[u8]| {
         let (one, two) = bytes[..len].split_at_mut(len / 3);
         let buffers = [VolatileSlice::from(one), VolatileSlice::from(two)];
         let read = disk.read_vectored_at(&buffers, offset);
-        if input.byte() % 2 == 0 {
+        if input.byte().is_multiple_of(2) {
             web.server().plans.push_back(Plan::new(&mut input));
         }
         let (Ok(count), server) = (read, web.server()) else {

@@ -28,6 +28,7 @@ const RESERVED: Range<u64> = 20 * MIB..20 * MIB + 0x1000;
 
 /// Made once: mapping memory costs more than a load.
 static MEMORIES: LazyLock<[(GuestMemoryMmap, Vec<Range<u64>>); 4]> = LazyLock::new(|| {
+    #[expect(clippy::single_range_in_vec_init, reason = "RAM is a list of ranges")]
     let layouts = [
         vec![0..64 * MIB],
         vec![0..18 * MIB],

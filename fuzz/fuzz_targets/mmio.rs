@@ -19,7 +19,7 @@ use virtio::worker::Mode;
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
-    let echo = input.number(1) % 2 == 0;
+    let echo = input.byte().is_multiple_of(2);
     let mut driver = Driver::mmio_of(transport::machine(), transport::device(echo), Mode::Inline);
     while !input.is_empty() {
         act(&mut driver, &mut input, echo);

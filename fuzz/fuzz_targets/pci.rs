@@ -58,7 +58,7 @@ impl Places {
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
-    let echo = input.byte() % 2 == 0;
+    let echo = input.byte().is_multiple_of(2);
     let machine = transport::machine();
     let messages = Messages::new(Arc::clone(&machine.interrupts), VECTORS);
     let device = transport::device(echo);
