@@ -65,6 +65,7 @@ pub(crate) struct Scale {
 /// What is asked for at once.
 const BLOCK: u64 = 256 << 10;
 
+/// What users have.
 const SCALE: Scale = Scale {
     block: BLOCK,
     blocks: 32,
@@ -210,7 +211,6 @@ impl Options {
             name: name(url),
             client,
             version,
-            block: scale.block,
             patience: self.patience,
             state: Mutex::new(State {
                 cache,
@@ -274,8 +274,6 @@ pub struct HttpDisk {
     name: String,
     client: Client,
     version: Version,
-    /// The size of a block.
-    block: u64,
     patience: Duration,
     /// Not held while the server is asked: no read waits for another one's answer, which could take
     /// as long again as its own may.
@@ -325,8 +323,9 @@ impl HttpDisk {
     /// Copies what the block at `at` has from there on, as much as there is room for: from the
     /// cache, and into that from the server.
     fn copy(&self, at: u64, to: &VolatileSlice<'_>, until: &Deadline) -> Result<usize, Failure> {
-        let number = at / self.block;
-        let first = number.saturating_mul(self.block);
+        let block = self.client.scale.block;
+        let number = at / block;
+        let first = number.saturating_mul(block);
         if first >= self.version.size {
             return Ok(0);
         }

@@ -23,7 +23,7 @@ const REDIRECTS: u32 = 3;
 pub(super) struct Client {
     agent: Agent,
     url: String,
-    scale: Scale,
+    pub scale: Scale,
 }
 
 /// How one try ended that was no success.
