@@ -9,7 +9,9 @@
 
 use hype_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -17,8 +19,11 @@ use virtio::block::{BlockStorage, Qcow2File};
 use virtio::testing::qcow2::{CLUSTER, DISK, L1, L2, image, put};
 use vm_memory::VolatileSlice;
 
+/// A file without a name, which leaves nothing behind.
+static FILE: LazyLock<OwnedFd> =
+    LazyLock::new(|| memfd_create(c"qcow2", MemfdFlags::CLOEXEC).expect("scratch file"));
 static PATH: LazyLock<PathBuf> =
-    LazyLock::new(|| format!("/dev/shm/hype-fuzz-qcow2-{}", std::process::id()).into());
+    LazyLock::new(|| format!("/proc/self/fd/{}", FILE.as_raw_fd()).into());
 
 /// The sound image, made once.
 static IMAGE: LazyLock<Vec<u8>> = LazyLock::new(image);
