@@ -17,7 +17,7 @@ use hype_fuzz::web::{Answer, Serve, Then, Web};
 use libfuzzer_sys::fuzz_target;
 use std::collections::VecDeque;
 use virtio::block::{BlockStorage, HttpDisk};
-use virtio::testing::http::{BLOCK, open};
+use virtio::testing::http_disk::{BLOCK, open};
 use vm_memory::VolatileSlice;
 
 /// How long the file may be: less than a block, whole blocks, and more.

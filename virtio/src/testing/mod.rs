@@ -13,8 +13,9 @@
 pub mod driver;
 pub mod echo;
 pub mod faulty;
-#[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "http")]
+pub mod http_disk;
 pub mod irq;
 pub mod msi;
 pub mod qcow2;

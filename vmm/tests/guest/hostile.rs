@@ -143,7 +143,7 @@ fn take_all() -> Vec<Rig> {
     all.retain(|found| !found.has_disk(canary.name()));
     let console = all
         .iter()
-        .position(|found| found.kind == Kind::Console as u32);
+        .position(|found| found.kind == u32::from(Kind::Console.id()));
     all.remove(console.unwrap());
     assert_eq!(all.len(), TARGETS);
     all.iter()
