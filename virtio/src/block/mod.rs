@@ -59,13 +59,13 @@ pub use memory::MemoryDisk;
 pub use qcow2::Qcow2File;
 pub use storage::{BlockStorage, Properties};
 
+use crate::slices::Slices;
 use crate::{Chain, ConfigSpace, Device, Event, Io, Kind, Spec, Step};
 use config::{Geometry, WRITEBACK};
 use request::{Operation, Request, Rules, Span, Status};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use transfer::Slices;
 
 /// Requests are for whole sectors of this size, whatever the size of a block is (5.2.4).
 pub const SECTOR: u64 = 512;
