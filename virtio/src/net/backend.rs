@@ -89,6 +89,17 @@ pub trait NetBackend: Send + 'static {
     /// [`properties`](Self::properties) does not have.
     fn send(&mut self, header: &Header, frame: &[VolatileSlice<'_>]) -> Result<(), Refusal>;
 
+    /// Goes on with a frame that was taken and is not out as a whole; [`Refusal::Busy`] while there
+    /// is no room for the rest.
+    fn flush(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Whether [`receive`](Self::receive) has a frame although the descriptor may not be readable.
+    fn is_pending(&self) -> bool {
+        false
+    }
+
     /// Receives a frame, of which as much is written as there is room for. Tells how long it is; one
     /// that is longer than the room is dropped by the caller. Leaves the header alone if it has
     /// nothing to say.

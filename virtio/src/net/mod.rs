@@ -39,6 +39,8 @@ mod filter;
 pub mod header;
 pub mod mac;
 mod pair;
+pub mod passt;
+pub mod tap;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -47,6 +49,8 @@ pub mod wire;
 pub use backend::{NetBackend, Properties, Refusal};
 pub use header::{HEADER_LEN, Header, Offloads};
 pub use mac::{Mac, MacError};
+pub use passt::Passt;
+pub use tap::Tap;
 pub use wire::Wire;
 
 use crate::{ConfigSpace, Device, Error, Event, Io, Kind, Spec, Step};

@@ -278,10 +278,22 @@ impl Pair {
             }
             Ok(self.send(chain, world))
         })?;
+        if self.flow == Flow::Open && self.link == Link::Up {
+            self.flush();
+        }
         if self.flow == Flow::Blocked {
             self.start_timer()?;
         }
         Ok(())
+    }
+
+    /// Has the host go on with what it took.
+    fn flush(&mut self) {
+        match self.backend.flush() {
+            Ok(()) => {}
+            Err(Refusal::Busy) => self.flow = Flow::Blocked,
+            Err(refusal) => self.take(refusal),
+        }
     }
 
     /// Sends one frame, or drops it.
@@ -328,7 +340,10 @@ impl Pair {
         let burst = if self.streak < STREAK { 1 } else { BURST };
         let mut received = 0;
         // The driver is told at the end of what it gets, and of what is given back unused.
-        while received < burst && self.link != Link::Gone && self.make_room(io, world)? {
+        while (received < burst || self.backend.is_pending())
+            && self.link != Link::Gone
+            && self.make_room(io, world)?
+        {
             match self.receive_one(io, world) {
                 Ok(true) => received += 1,
                 // Those that nobody wants take time too.
