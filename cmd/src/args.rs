@@ -6,7 +6,8 @@
 //! as all of hype's errors are: clap takes five.
 
 use crate::block::Disk;
-use crate::spec::{ByteSize, Stream, cpus, seconds, transport};
+use crate::fields::{rings, transport};
+use crate::spec::{ByteSize, Stream, cpus, seconds};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
@@ -14,6 +15,7 @@ use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use vmm::Transport;
+use vmm::virtio::transport::Rings;
 
 /// The end of `hype --help`.
 const AFTER_HELP: &str = "\
@@ -79,7 +81,7 @@ pub struct Machine {
     #[arg(long, value_name = "TEXT")]
     pub cmdline: Option<OsString>,
 
-    /// Memory: MiB, or a number with K, M, G or T
+    /// Memory in MiB, or with K, M, G or T behind it
     #[arg(long, value_name = "SIZE", default_value = "1024", value_parser = ByteSize::parse)]
     pub mem: ByteSize,
 
@@ -100,15 +102,25 @@ pub struct Machine {
     /// Or path=PATH, with any of these keys, and commas doubled where they belong to the path:
     /// ro=on; size=SIZE, to create it if it is missing; format=raw|qcow2, never guessed (raw);
     /// backing=on for the backing files of a qcow2 image in its own folder, backing=any for all;
-    /// direct=on, around the page cache; serial=TEXT; block_size=512|4096.
+    /// direct=on, around the page cache; serial=TEXT; block_size=512|4096; queues=N, each with a
+    /// thread of its own, up to 16 and useful up to -cpus; transport and ring, if they are not those
+    /// of the other devices.
     #[arg(long, alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
     pub block: Vec<Disk>,
 
-    /// Where the virtio devices are: mmio or pci
+    /// Where virtio devices are: mmio or pci
     #[arg(long, value_name = "WHERE", default_value = "mmio", value_parser = transport)]
     pub transport: Transport,
 
-    /// Seconds for the power-off of a guest that took the power button
+    /// Which rings they have: split or packed [default: any]
+    ///
+    /// Offered both, a driver takes the one that it likes better; Linux takes packed ones.
+    #[arg(long, value_name = "LAYOUT", value_parser = rings)]
+    pub ring: Option<Rings>,
+
+    /// Seconds that a power-off may take
+    ///
+    /// Counted from when the guest has taken the power button.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub grace: u32,
 }
@@ -282,6 +294,10 @@ mod tests {
             (
                 &["-transport", "isa"],
                 ["-transport \"isa\": ", "mmio or pci"],
+            ),
+            (
+                &["-ring", "round"],
+                ["-ring \"round\": ", "split or packed"],
             ),
             (&["-grace", "soon"], ["-grace \"soon\": ", "seconds"]),
             (&["-serial", "stdin"], ["-serial \"stdin\": ", "pty=LINK"]),

@@ -6,20 +6,27 @@
 //!   file=disk.img,size=1G                     (as linuxkit has it)
 //!   https://host/disk.img                     read-only
 //!   path=disk.qcow2,format=qcow2,backing=on
+//!   disk.img,queues=4,transport=pci,ring=packed
 //! ```
 //!
-//! A comma that belongs to a path is doubled. The format of a file is what `format` says, and `raw`
+//! The format of a file is what `format` says, and `raw`
 //! if it does not: what a guest writes to its disk has no say in it.
 
+use crate::fields::{Attachment, Syntax, number, switch};
 use crate::spec::ByteSize;
 use crate::streams::Trace;
 use std::path::PathBuf;
 use vmm::VirtioDevice;
 use vmm::virtio::block::qcow2::Backing;
-use vmm::virtio::block::{self, Block, HttpDisk, MemoryDisk, Qcow2File, RawFile, http};
+use vmm::virtio::block::{self, Block, HttpDisk, MAX_QUEUES, MemoryDisk, Qcow2File, RawFile, http};
+use vmm::virtio::transport::Rings;
 
-/// What the keys of a disk are, for messages.
-const KEYS: &str = "path (or file), format, backing, ro, size, direct, serial and block_size";
+const SYNTAX: Syntax = Syntax {
+    known: "path (or file), format, backing, ro, size, direct, serial, block_size, queues, \
+            transport and ring",
+    first: "path",
+    aliases: &[("file", "path")],
+};
 
 /// Why a disk can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +49,8 @@ pub struct Disk {
     size: Option<u64>,
     serial: Option<String>,
     block_size: Option<u32>,
+    queues: u16,
+    attachment: Attachment,
 }
 
 /// Where the bytes of a disk are.
@@ -83,35 +92,18 @@ impl Disk {
             size: None,
             serial: None,
             block_size: None,
+            queues: 1,
+            attachment: Attachment::default(),
         };
-        let mut given: Vec<String> = Vec::new();
-        for (number, part) in parts(text).into_iter().enumerate() {
-            let (key, value) = match part.split_once('=') {
-                Some((key, value)) if number > 0 || is_key(key) => (key.to_owned(), value),
-                _ if number == 0 => {
-                    disk.place_or_shorthand(&part)?;
-                    given.push("path".into());
-                    continue;
-                }
-                _ => {
-                    return Err(format!(
-                        "{part:?} is no key with a value; known keys are {KEYS}"
-                    ));
-                }
-            };
-            let key = if key == "file" {
-                "path".to_owned()
-            } else {
-                key
-            };
-            if given.contains(&key) {
-                return Err(format!("{key} is given twice"));
-            }
-            disk.set(&key, value)?;
-            given.push(key);
+        let fields = SYNTAX.parse(text)?;
+        if let Some(first) = &fields.first {
+            disk.place_or_shorthand(first)?;
+        }
+        for (key, value) in &fields.pairs {
+            disk.set(key, value)?;
         }
         disk.check()?;
-        let writable = given.iter().any(|key| key == "ro") && !disk.read_only;
+        let writable = fields.has("ro") && !disk.read_only;
         if writable && matches!(disk.place, Place::Url(_)) {
             return Err("a disk on a web server can't be written: ro=off is not possible".into());
         }
@@ -185,21 +177,32 @@ impl Disk {
                 let size = value.parse().ok().filter(|size| matches!(size, 512 | 4096));
                 self.block_size = Some(size.ok_or("block_size is 512 or 4096")?);
             }
-            _ => return Err(format!("unknown key {key:?}; known keys are {KEYS}")),
+            "queues" => self.queues = number(key, value, 1, MAX_QUEUES)?,
+            _ => {
+                let set = self.attachment.set(key, value);
+                return set.unwrap_or_else(|| Err(SYNTAX.unknown(key)));
+            }
         }
         Ok(())
     }
 
     /// Opens the disk, creating its file if there is none and it has a size. That file goes again
-    /// with its trace, until that is kept.
-    pub fn open(&self, number: usize) -> Result<(VirtioDevice, Option<Trace>), Error> {
-        self.build(number).map_err(|source| Error {
+    /// with its trace, until that is kept. Its rings are its own, or else these.
+    pub fn open(
+        &self,
+        number: usize,
+        rings: Rings,
+    ) -> Result<(VirtioDevice, Option<Trace>), Error> {
+        let failed = |source| Error {
             text: self.text.clone(),
             source,
-        })
+        };
+        let (block, trace) = self.build().map_err(failed)?;
+        let block = block.name(&format!("disk{number}"));
+        Ok((self.attachment.attach(block, rings), trace))
     }
 
-    fn build(&self, number: usize) -> Result<(VirtioDevice, Option<Trace>), block::Error> {
+    fn build(&self) -> Result<(Block, Option<Trace>), block::Error> {
         let mut trace = None;
         let mut block = match &self.place {
             Place::Memory(size) => Block::new(MemoryDisk::new(*size)?),
@@ -233,37 +236,7 @@ impl Disk {
         if let Some(serial) = &self.serial {
             block = block.serial(serial)?;
         }
-        Ok((block.name(&format!("disk{number}")).into(), trace))
-    }
-}
-
-/// What stands between the commas; two of them are one that belongs to the text.
-fn parts(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut rest = text.chars().peekable();
-    while let Some(character) = rest.next() {
-        if character == ',' && rest.next_if_eq(&',').is_none() {
-            parts.push(String::new());
-        } else if let Some(part) = parts.last_mut() {
-            part.push(character);
-        }
-    }
-    parts
-}
-
-/// Whether the first part names a key; a path may well hold an equals sign.
-fn is_key(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-}
-
-fn switch(key: &str, value: &str) -> Result<bool, String> {
-    match value {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err(format!("{key}={value}: it is on or off")),
+        Ok((block.queues(self.queues)?, trace))
     }
 }
 
@@ -311,7 +284,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/d", listener.local_addr().unwrap());
         drop(listener);
-        let error = disk(&url).open(0).map(|_| ()).unwrap_err();
+        let error = disk(&url).open(0, Rings::Any).map(|_| ()).unwrap_err();
         let text = crate::say::chain(&error);
         assert!(text.contains(&url) && text.contains("refused"), "{text}");
     }
@@ -325,6 +298,8 @@ mod tests {
             (Some("s1"), Some(4096))
         );
         assert!(!disk.read_only);
+        assert_eq!(disk.queues, 1);
+        assert_eq!(super::Disk::parse("d,queues=16").unwrap().queues, 16);
         assert_eq!(
             super::Disk::parse("mem:64M").unwrap().place,
             Place::Memory(64 << 20)
@@ -355,6 +330,11 @@ mod tests {
             ("mem:1M,format=qcow2", "no format"),
             ("d,size=big", "a size is"),
             ("d,block_size=1024", "512 or 4096"),
+            ("d,queues=0", "1 to 16"),
+            ("d,queues=17", "1 to 16"),
+            ("d,queues=all", "1 to 16"),
+            ("d,ring=round", "ring=round: rings are split or packed"),
+            ("d,transport=isa", "transport=isa: "),
             ("mem:", "a size is"),
             ("mem:-1", "a size is"),
             ("mem:1M,ro=on", "disk in memory"),
@@ -397,15 +377,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("d");
         let text = format!("{},size=4M", path.display());
-        let (device, trace) = disk(&format!("{text},format=qcow2")).open(0).unwrap();
+        let (device, trace) = disk(&format!("{text},format=qcow2"))
+            .open(0, Rings::Any)
+            .unwrap();
         trace.unwrap().keep().unwrap();
         drop(device);
         assert!(std::fs::read(&path).unwrap().starts_with(b"QFI\xfb"));
         // Without the option these are the bytes of a disk, header and all; and a raw file that has
         // no header is no image.
-        assert!(disk(&text).open(0).is_ok());
+        assert!(disk(&text).open(0, Rings::Any).is_ok());
         std::fs::write(&path, [0; 4096]).unwrap();
-        assert!(disk(&format!("{text},format=qcow2")).open(0).is_err());
+        assert!(
+            disk(&format!("{text},format=qcow2"))
+                .open(0, Rings::Any)
+                .is_err()
+        );
     }
 
     #[test]
@@ -413,17 +399,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("d");
         let text = format!("{},size=1M", path.display());
-        let (device, trace) = disk(&text).open(0).unwrap();
+        let (device, trace) = disk(&text).open(0, Rings::Any).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
         drop(device);
         drop(trace);
         assert!(!path.exists());
 
-        let (_device, trace) = disk(&text).open(0).unwrap();
+        let (_device, trace) = disk(&text).open(0, Rings::Any).unwrap();
         trace.unwrap().keep().unwrap();
         assert!(path.exists());
         // The same again: it is in use.
-        let error = disk(&text).open(1).map(|_| ()).unwrap_err();
+        let error = disk(&text).open(1, Rings::Any).map(|_| ()).unwrap_err();
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.contains("in use by"), "{source}");
         assert_eq!(error.to_string(), format!("-block {text:?}"));

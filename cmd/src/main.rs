@@ -12,6 +12,7 @@ mod check;
 mod control;
 mod explain;
 mod fetch;
+mod fields;
 mod keys;
 mod report;
 mod run;

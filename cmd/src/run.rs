@@ -17,7 +17,7 @@ use std::time::Duration;
 use vmm::loader::Payload;
 use vmm::virtio::console::{Console, Resizer};
 use vmm::virtio::rng::Rng;
-use vmm::{Config, Handle, SerialPort, Vm};
+use vmm::{Config, Handle, SerialPort, VirtioDevice, Vm};
 
 /// Why there is no machine to run.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +116,7 @@ impl Plan {
             None
         };
         let (keyboard, mut typed) = keyboard.unzip();
+        let rings = self.machine.ring.unwrap_or_default();
         let mut traces = Vec::new();
         let mut resizer = None;
         if let Some(opened) = streams::open_stream("console", &self.console, &mut typed)? {
@@ -126,11 +127,13 @@ impl Plan {
             } = opened;
             let console = Console::new(input, output).name("console");
             resizer = (self.console == Stream::Stdio).then(|| console.resizer());
-            config.devices.push(console.into());
+            config
+                .devices
+                .push(VirtioDevice::from(console).rings(rings));
             traces.extend(trace);
         }
         for (number, disk) in self.machine.block.iter().enumerate() {
-            let (device, trace) = disk.open(number)?;
+            let (device, trace) = disk.open(number, rings)?;
             config.devices.push(device);
             traces.extend(trace);
         }
@@ -144,7 +147,9 @@ impl Plan {
             traces.extend(trace);
         }
         // Every guest is better off with it, and one that does not know it loses nothing.
-        config.devices.push(Rng::new().into());
+        config
+            .devices
+            .push(VirtioDevice::from(Rng::new()).rings(rings));
         Ok(Built {
             vm: Vm::new(config)?,
             signals,

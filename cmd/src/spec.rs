@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use vmm::{MAX_CPUS, Transport};
+use vmm::MAX_CPUS;
 
 /// A number of bytes: `512` is MiB, `512K`, `512M`, `2G` and `1T` say it themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,15 +55,6 @@ impl fmt::Display for ByteSize {
 pub fn cpus(text: &str) -> Result<u32, String> {
     text.parse()
         .map_err(|_| format!("the number of vCPUs is a whole number, 1 to {MAX_CPUS}"))
-}
-
-/// Reads where virtio devices are to be.
-pub fn transport(text: &str) -> Result<Transport, String> {
-    match text {
-        "mmio" => Ok(Transport::Mmio),
-        "pci" => Ok(Transport::Pci),
-        _ => Err("virtio devices are on mmio or pci".into()),
-    }
 }
 
 /// Reads a duration.

@@ -10,8 +10,13 @@
 //!
 //! A device has no thread and no lock of its own. A [`worker`](crate::worker) owns it while it
 //! is active and calls it with one event after the other; the transport owns it otherwise.
+//!
+//! A device that is to use several processors of the host says how it divides itself: into itself
+//! and further [lanes](Lane), each with some of the queues, an [`Io`] of its own, and a thread that
+//! makes the same calls. Lanes share what their device gives them, and nothing else.
 
 use crate::{ConfigSpace, Error, Io};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The device types of virtio 1.2, chapter 5, as far as hype has them.
@@ -83,6 +88,34 @@ pub trait Device: Send + 'static {
 
     /// The driver has reset the device: forget what the driver said. Called while idle.
     fn reset(&mut self) {}
+
+    /// The lanes beside the device itself, for a driver that took these features. What they don't
+    /// claim is the device's own. Called at `DRIVER_OK`, before the device is activated. A
+    /// lane lives until the next reset, pauses included; one of whose queues the driver has enabled
+    /// none is dropped at once.
+    fn lanes(&self, features: u64) -> Vec<Box<dyn Lane>> {
+        let _ = features;
+        Vec::new()
+    }
+}
+
+/// A part of a device: some of its queues, served beside the others. It is called as a [`Device`]
+/// is, on a thread of its own, and its [`Io`] has its queues only, under the driver's numbers.
+///
+/// An `Err` costs the device: all of its lanes stop until the driver resets it. Writes to the
+/// configuration space are told to each lane.
+pub trait Lane: Send + 'static {
+    /// Its queues. Of two lanes that claim the same queue, the first has it.
+    fn queues(&self) -> Range<u16>;
+
+    /// As [`Device::activate`]. Lanes are activated in no order.
+    fn activate(&mut self, io: &mut Io) -> Result<(), Error>;
+
+    /// As [`Device::handle`].
+    fn handle(&mut self, event: Event, io: &mut Io) -> Result<(), Error>;
+
+    /// As [`Device::quiesce`]. Other lanes may still be serving.
+    fn quiesce(&mut self, io: &mut Io) -> Result<(), Error>;
 }
 
 /// How a device interrupts its driver.

@@ -63,7 +63,7 @@ impl Watch {
 
 impl Io {
     /// The world of a device that has negotiated `features` and enabled those of the `queues`
-    /// that are `Some`.
+    /// that are `Some`; or of one of its lanes, to which the queues of others are not enabled.
     pub fn new(
         memory: Arc<GuestMemory>,
         features: u64,
@@ -280,6 +280,11 @@ impl Io {
     pub(crate) fn attach(&mut self, poll: Poll, signal: Arc<Signal>) {
         self.poll = Some(poll);
         self.signal = Some(signal);
+        self.set_all_due();
+    }
+
+    /// All enabled queues may have chains that nobody tells of any more.
+    pub(crate) fn set_all_due(&mut self) {
         for slot in &mut self.queues {
             slot.due = slot.queue.is_some();
         }

@@ -10,7 +10,7 @@
 //!  transport::mmio      register decode: offsets -> Core calls; where the doorbells are   (4.2)
 //!  transport::pci       likewise, in a PCI function with MSI-X                            (4.1)
 //!  transport (Core)     device status, feature negotiation, queue set-up, reset          (2, 3)
-//!  worker               one thread per *active* device: wait, failure policy, hand-back
+//!  worker               the threads of an *active* device: wait, failure policy, hand-back
 //!  Device               block, console, net, rng, ...: a state machine without a thread              (5)
 //!  queue                ring layouts behind one concrete type                       (2.7, 2.8)
 //! ```
@@ -39,7 +39,7 @@ pub mod transport;
 pub mod worker;
 
 pub use config::ConfigSpace;
-pub use device::{Device, Event, Irq, Kind, Spec};
+pub use device::{Device, Event, Irq, Kind, Lane, Spec};
 pub use error::Error;
 pub use io::Io;
 pub use memory::GuestMemory;

@@ -1,85 +1,73 @@
-//! One thread per *active* device: it waits, calls the device, decides what a failure costs,
-//! and hands everything back when it is stopped.
+//! The threads of an *active* device: they wait, call the device, decide what a failure costs, and
+//! hand everything back when they are stopped.
 //!
 //! ```text
-//!   Core                                     worker thread, named after the device
-//!    | -- start(Parts { device, io }) ---->   activate, then handle(Queue(i)) for each queue
+//!   Core                                     one thread per lane, named after the device
+//!    | -- start(Parts) ------------------>   activate, then handle(Queue(i)) for each queue
 //!    |                                        loop: wait; handle(Queue | Fd | ConfigWritten)
 //!    | -- stop() ------------------------>    quiesce
-//!    | <------- Parts { device, io } -----    (joined: nothing touches guest memory any more)
+//!    | <-- Parts { device, io, lanes } ---    (joined: nothing touches guest memory any more)
 //! ```
 //!
-//! Reset, pause and shutdown are all made of [`Worker::stop`]. Nothing is shared but a [`Link`]:
-//! an event to wake the thread and the flag behind `DEVICE_NEEDS_RESET`. A device whose driver
-//! never says `DRIVER_OK` costs no thread and no epoll.
+//! A device has one lane, itself, unless it [says otherwise](crate::Device::lanes). A lane has
+//! some of the queues and a thread (`session.rs`) that knows no other lane: no lock, no queue and no
+//! epoll is shared. What they have in common is the [`Link`] and that they start and stop
+//! together. A device whose driver never says `DRIVER_OK` costs no thread and no epoll, a lane whose
+//! queues it does not enable neither.
 //!
-//! An event costs one system call (see `poll.rs`); a queue with more chains than one turn takes
-//! is served again without sleeping, but other sources get their turn in between. A stop comes before
-//! the next chain ([`Io::drain`]): it does not wait for all that is in the ring.
+//! Reset, pause and shutdown are all made of [`Worker::stop`]. An event costs one system call (see
+//! `poll.rs`); a queue with more chains than one turn takes is served again without sleeping, but
+//! other sources get their turn in between. A stop comes before the next chain ([`Io::drain`]): it
+//! does not wait for all that is in the ring.
+//!
+//! # Starting
+//!
+//! All threads are there before the first lane is activated: a host that has no more of them gets
+//! nothing half done, and everything is handed back as it was.
 //!
 //! # A host that does not answer
 //!
 //! A device may wait for the host inside of a call, as for a file on a network file system, and no
-//! call into the host can be taken back. So a stop waits [`STOP_PATIENCE`] and no longer:
+//! call into the host can be taken back. So a stop waits [`STOP_PATIENCE`] and no longer, for
+//! all lanes together:
 //!
-//! - A pause that can't be had is undone, and is an error: the device goes on when the host does.
+//! - A pause first [parks](Worker::park) all lanes, which undoes nothing. If one can't be had,
+//!   the others go on, and so will that one when the host does; the pause is an error.
 //! - A reset can't be refused to the driver, nor may it go on while the host may yet write into
 //!   its memory: that costs the machine, with an error that names the device.
-//! - The end of the machine leaves the thread behind, which keeps what it needs (the device and
+//! - The end of the machine leaves the thread behind, which keeps what it needs (its lane and
 //!   guest memory) until the host answers or the process ends.
 //!
 //! # Failure
 //!
-//! [`Link::settle`] decides: an `Err` costs the device, which shows `DEVICE_NEEDS_RESET` until
-//! its driver resets it; the machine goes on. A panic is a bug of ours and costs the machine.
+//! [`Link::settle`] decides: an `Err` in a lane costs the device, all lanes of which end and which
+//! shows `DEVICE_NEEDS_RESET` until its driver resets it; the machine goes on. A panic is a bug
+//! of ours and costs the machine.
 //!
-//! It does not restart a device, does not limit its rate, and does not serve one device from
-//! several threads.
+//! It does not restart a device, does not limit its rate, and does not move a queue from one thread
+//! to another.
 
+mod link;
+mod session;
+mod signal;
 #[cfg(test)]
 mod tests;
 
+pub use link::{Failed, Fault, Link};
+pub(crate) use signal::{Signal, ring};
+
 use crate::poll::{Poll, Source};
-use crate::{Device, Error, Event, Io, Irq};
-use std::any::Any;
-use std::fmt;
+use crate::{Device, Error, Io, Lane, Queue};
+use session::{Part, Server, Session};
+use signal::Wanted;
 use std::io;
-use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
-
-/// Told that a device has failed the machine, which has to end: which device, and how. Called on
-/// the thread that panicked, or on the one that wants to stop the device; must not wait for either.
-pub type Failed = Arc<dyn Fn(&str, Fault<'_>) + Send + Sync>;
-
-/// How a device fails its machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault<'a> {
-    /// Its code panicked, and said this.
-    Panicked(&'a str),
-    /// It waits for the host, and so can't be reset.
-    Stuck,
-}
-
-impl fmt::Display for Fault<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Panicked(what) => write!(f, "panicked: {what}"),
-            Fault::Stuck => f.write_str("waits for the host, and can't be reset"),
-        }
-    }
-}
 
 /// How long a device may take to stop.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How many failures of one device are logged. A driver can bring about any number of them.
-const LOGGED_FAILURES: u32 = 10;
 
 /// What moves into a worker, and comes back.
 pub struct Parts {
@@ -87,249 +75,239 @@ pub struct Parts {
     pub device: Box<dyn Device>,
     /// Its queues and watches.
     pub io: Io,
+    /// Its further lanes, each with its own.
+    pub lanes: Vec<(Box<dyn Lane>, Io)>,
 }
 
-/// What a transport and the worker of its device share for as long as the device exists.
-pub struct Link {
-    name: String,
-    irq: Arc<dyn Irq>,
-    failed: Failed,
-    doorbells: Vec<Arc<EventFd>>,
-    needs_reset: AtomicBool,
-    failures: AtomicU32,
-}
-
-impl Link {
-    /// The link of a device with this many queues.
-    pub fn new(name: &str, queues: usize, irq: Arc<dyn Irq>, failed: Failed) -> io::Result<Self> {
-        let doorbells = (0..queues)
-            .map(|_| event().map(Arc::new))
-            .collect::<Result<_, _>>()?;
-        Ok(Link {
-            name: name.to_owned(),
-            irq,
-            failed,
-            doorbells,
-            needs_reset: AtomicBool::new(false),
-            failures: AtomicU32::new(0),
-        })
-    }
-
-    /// How messages call the device.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// How the device interrupts its driver.
-    pub fn irq(&self) -> &Arc<dyn Irq> {
-        &self.irq
-    }
-
-    /// The doorbell of each queue.
-    pub fn doorbells(&self) -> &[Arc<EventFd>] {
-        &self.doorbells
-    }
-
-    /// Whether the device failed since its driver last reset it.
-    pub fn needs_reset(&self) -> bool {
-        self.needs_reset.load(Ordering::Acquire)
-    }
-
-    /// The driver has reset the device, and no worker has it.
-    pub fn clear_needs_reset(&self) {
-        self.needs_reset.store(false, Ordering::Release);
-    }
-
-    /// The device can't go on: `DEVICE_NEEDS_RESET` and a configuration interrupt (2.1.2). Only
-    /// for use after `DRIVER_OK`.
-    pub fn fail(&self, error: &Error) {
-        let before = self.failures.fetch_add(1, Ordering::Relaxed);
-        if before < LOGGED_FAILURES {
-            let cause = std::error::Error::source(error);
-            let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-            log::warn!(
-                "{}: stopped until its driver resets it: {error}{cause}",
-                self.name
-            );
-        }
-        self.needs_reset.store(true, Ordering::Release);
-        self.irq.config();
-    }
-
-    /// Runs code of the device and decides what its failure costs: an error the device, a panic
-    /// the machine. `None`: it panicked, and its state is not to be trusted.
-    pub fn settle(&self, code: impl FnOnce() -> Result<(), Error>) -> Option<()> {
-        match catch_unwind(AssertUnwindSafe(code)) {
-            Ok(Ok(())) => Some(()),
-            Ok(Err(error)) => {
-                self.fail(&error);
-                Some(())
-            }
-            Err(panic) => {
-                self.needs_reset.store(true, Ordering::Release);
-                (self.failed)(&self.name, Fault::Panicked(message(&*panic)));
-                None
+impl Parts {
+    /// A device and its lanes, each with those of the queues that it claims and an `io` for them.
+    /// The device has the rest. A lane for which there is nothing is dropped.
+    pub fn new(
+        device: Box<dyn Device>,
+        lanes: Vec<Box<dyn Lane>>,
+        mut queues: Vec<Option<Queue>>,
+        io: impl Fn(Vec<Option<Queue>>) -> Io,
+    ) -> Self {
+        let mut busy = Vec::new();
+        for lane in lanes {
+            let claimed = lane.queues();
+            let take = |(number, queue): (u16, &mut Option<Queue>)| {
+                claimed.contains(&number).then(|| queue.take()).flatten()
+            };
+            let own: Vec<_> = (0..).zip(&mut queues).map(take).collect();
+            if own.iter().any(Option::is_some) {
+                busy.push((lane, io(own)));
             }
         }
-    }
-
-    /// The device can't be stopped, and its driver must not go on.
-    pub fn fail_machine(&self) {
-        self.needs_reset.store(true, Ordering::Release);
-        (self.failed)(&self.name, Fault::Stuck);
+        let io = io(queues);
+        Parts {
+            device,
+            io,
+            lanes: busy,
+        }
     }
 }
 
 /// A device at work. Dropping it tells it to stop; only [`Worker::stop`] waits for that.
 pub struct Worker {
-    signal: Arc<Signal>,
-    run: Run,
+    /// One for each lane, the device itself first.
+    members: Vec<Member>,
+    /// From the threads: the number of the lane, and what has become of it.
+    reports: Receiver<(usize, State)>,
     /// When it was first asked to stop.
     asked: Option<Instant>,
 }
 
-enum Run {
-    Thread(Thread),
-    Inline(Box<Session>),
-    Stopped,
+/// A lane, from outside.
+struct Member {
+    signal: Arc<Signal>,
+    state: State,
+    thread: Option<Thread>,
 }
 
-/// A worker's thread, and where it leaves what it was started with.
+/// Where a lane is.
+enum State {
+    /// On its thread.
+    Serving,
+    /// On its thread, which waits for an order.
+    Parked,
+    /// Here: it has turns when it is given them.
+    Inline(Box<Session>),
+    /// It has ended. `None`: it panicked.
+    Over(Option<Part>),
+}
+
 struct Thread {
     handle: thread::JoinHandle<()>,
-    parts: Receiver<Option<Parts>>,
+    /// Hung up, it tells the thread to end when it is to stop.
+    orders: Option<Sender<Order>>,
+}
+
+/// What a thread waits for.
+enum Order {
+    Begin(Box<Session>),
+    GoOn,
 }
 
 /// How a stop went.
 pub enum Stopped {
     /// The device and its queues: no host I/O touches guest memory any more.
     Idle(Box<Parts>),
-    /// It panicked; there is nothing left of it.
+    /// It panicked; what is left of it is not to be trusted.
     Panicked,
     /// It waits for the host. It has been told to stop, and will when the host lets it.
-    Stuck(Worker),
+    Stuck,
 }
 
 /// Where a worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// On a thread of its own.
+    /// On threads of its own, one for each lane.
     Thread,
     /// On the thread that calls [`Worker::turn`]. For tests that must repeat exactly.
     Inline,
 }
 
 impl Worker {
-    /// Puts a device to work. If the host can't (descriptors, threads), the device comes back.
+    /// Puts a device to work. If the host can't (descriptors, threads), everything comes back as it
+    /// was.
     pub fn start(
         parts: Parts,
         link: &Arc<Link>,
         mode: Mode,
     ) -> Result<Worker, Box<(Parts, Error)>> {
-        let Parts { device, mut io } = parts;
-        let (signal, poll) = match prepare(link) {
+        let (sender, reports) = channel();
+        let (waits, threads) = match prepare(&parts, link, mode, &sender) {
             Ok(prepared) => prepared,
-            Err(source) => {
-                let what = format!("preparing to wait for {} queues", link.doorbells.len());
-                return Err(Box::new((
-                    Parts { device, io },
-                    Error::Host { what, source },
-                )));
-            }
+            Err(error) => return Err(Box::new((parts, error))),
         };
-        io.attach(poll, Arc::clone(&signal));
-        let parts = Parts { device, io };
-        let session = Session {
-            parts,
-            link: Arc::clone(link),
-            signal: Arc::clone(&signal),
-            ready: Vec::new(),
-        };
-        let run = match mode {
-            Mode::Thread => spawn(session)?,
-            Mode::Inline => {
-                let mut session = Box::new(session);
-                match session.guard(Session::activate) {
-                    Some(()) => Run::Inline(session),
-                    None => Run::Stopped,
-                }
-            }
-        };
+        let (signals, polls): (Vec<_>, Vec<_>) = waits.into_iter().unzip();
+        let signals: Arc<[_]> = signals.into();
+        let Parts { device, io, lanes } = parts;
+        let lanes = lanes.into_iter().map(|(lane, io)| (Server::Lane(lane), io));
+        let all = std::iter::once((Server::Device(device), io)).chain(lanes);
+        let mut members = Vec::with_capacity(signals.len());
+        for (((part, poll), signal), thread) in all.zip(polls).zip(&*signals).zip(threads) {
+            let session = Session::new(part, link, poll, signal, &signals);
+            members.push(Member::start(Box::new(session), signal, thread));
+        }
         Ok(Worker {
-            signal,
-            run,
+            members,
+            reports,
             asked: None,
         })
     }
 
-    /// Stops the device and returns it with its queues once it is idle, or tells that this can't be
-    /// had in time.
+    /// Stops the device and returns it with its queues once all of it is idle, or tells that this
+    /// can't be had in time.
     pub fn stop(mut self) -> Stopped {
         self.ask_to_stop();
-        self.halt()
+        let deadline = self.asked.unwrap_or_else(Instant::now) + STOP_PATIENCE;
+        for member in &mut self.members {
+            member.end_inline();
+        }
+        if !self.wait(deadline, |state| matches!(state, State::Over(_))) {
+            return Stopped::Stuck;
+        }
+        let (mut first, mut lanes) = (None, Vec::new());
+        for member in std::mem::take(&mut self.members) {
+            if let Some(thread) = member.thread {
+                // It has nothing left to do. It catches its panics.
+                let _ = thread.handle.join();
+            }
+            match member.state {
+                State::Over(Some((Server::Device(device), io))) => first = Some((device, io)),
+                State::Over(Some((Server::Lane(lane), io))) => lanes.push((lane, io)),
+                _ => return Stopped::Panicked,
+            }
+        }
+        match first {
+            Some((device, io)) => Stopped::Idle(Box::new(Parts { device, io, lanes })),
+            None => Stopped::Panicked,
+        }
     }
 
     /// Tells the device to stop, without waiting for it. From now on its patience is spent: several
     /// devices can be stopped in the time of one.
     pub fn ask_to_stop(&mut self) {
         self.asked.get_or_insert_with(Instant::now);
-        if let Run::Thread(_) = self.run {
-            self.signal.send(STOP);
+        for member in &mut self.members {
+            if let Some(thread) = &mut member.thread {
+                thread.orders = None;
+                member.signal.send(Wanted::STOP);
+            }
         }
     }
 
-    /// Takes back that the device should stop, if it has not noticed yet. Otherwise it is stopping,
-    /// which is waited for again.
-    pub fn go_on(mut self) -> Result<Worker, Stopped> {
-        self.asked = None;
-        let before = self.signal.wanted.fetch_and(!STOP, Ordering::AcqRel);
-        if before & STOP != 0 {
-            // What it has left for the sake of the stop it takes up again.
-            ring(&self.signal.event);
-            return Ok(self);
+    /// Keeps all lanes from serving, until [`stop`](Self::stop). If that can't be had in time, they
+    /// all go on as if nothing had happened: false.
+    pub fn park(&mut self) -> bool {
+        for member in &self.members {
+            if member.thread.is_some() {
+                member.signal.send(Wanted::STOP);
+            }
         }
-        Err(self.stop())
+        let deadline = Instant::now() + STOP_PATIENCE;
+        let parked = self.wait(deadline, |state| !matches!(state, State::Serving));
+        if !parked {
+            self.go_on();
+        }
+        parked
+    }
+
+    /// Takes back that the lanes should park.
+    fn go_on(&mut self) {
+        for index in 0..self.members.len() {
+            let taken = |member: &Member| !member.signal.withdraw_stop();
+            if !self.members.get(index).is_some_and(taken) {
+                continue;
+            }
+            // It has noticed. If it has not said so yet, it is about to.
+            while let Some(State::Serving) = self.members.get(index).map(|member| &member.state)
+                && let Ok(report) = self.reports.recv()
+            {
+                self.note(report);
+            }
+            if let Some(member) = self.members.get_mut(index) {
+                member.go_on();
+            }
+        }
     }
 
     /// The driver wrote to the configuration space.
     pub fn config_written(&self) {
-        self.signal.send(CONFIG_WRITTEN);
-    }
-
-    /// One turn of an inline worker, without waiting. A thread takes its turns itself.
-    pub fn turn(&mut self) {
-        if let Run::Inline(session) = &mut self.run
-            && !session.link.needs_reset()
-            && session
-                .guard(|session| session.turn(false).map(|_| ()))
-                .is_none()
-        {
-            self.run = Run::Stopped;
+        for member in &self.members {
+            member.signal.send(Wanted::CONFIG);
         }
     }
 
-    fn halt(mut self) -> Stopped {
-        match std::mem::replace(&mut self.run, Run::Stopped) {
-            Run::Thread(thread) => {
-                let asked = self.asked.unwrap_or_else(Instant::now);
-                let left = STOP_PATIENCE.saturating_sub(asked.elapsed());
-                match thread.parts.recv_timeout(left) {
-                    Ok(parts) => {
-                        // It has nothing left to do. It catches its panics.
-                        let _ = thread.handle.join();
-                        parts.map_or(Stopped::Panicked, |parts| Stopped::Idle(Box::new(parts)))
-                    }
-                    Err(RecvTimeoutError::Disconnected) => Stopped::Panicked,
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.run = Run::Thread(thread);
-                        Stopped::Stuck(self)
-                    }
-                }
+    /// One turn of each lane of an inline worker, without waiting. Threads take their turns
+    /// themselves.
+    pub fn turn(&mut self) {
+        for member in &mut self.members {
+            if let State::Inline(session) = &mut member.state
+                && session.look().is_none()
+            {
+                member.state = State::Over(None);
             }
-            Run::Inline(session) => session
-                .end()
-                .map_or(Stopped::Panicked, |parts| Stopped::Idle(Box::new(parts))),
-            Run::Stopped => Stopped::Panicked,
+        }
+    }
+
+    /// Waits until all lanes are as they should be. False: the time is over.
+    fn wait(&mut self, deadline: Instant, is_so: impl Fn(&State) -> bool) -> bool {
+        while !self.members.iter().all(|member| is_so(&member.state)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.reports.recv_timeout(left) {
+                Ok(report) => self.note(report),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn note(&mut self, (index, state): (usize, State)) {
+        if let Some(member) = self.members.get_mut(index) {
+            member.state = state;
         }
     }
 }
@@ -340,162 +318,112 @@ impl Drop for Worker {
     }
 }
 
-const STOP: u8 = 1;
-const CONFIG_WRITTEN: u8 = 2;
+impl Member {
+    /// Activates a lane, on its thread if it has one.
+    fn start(mut session: Box<Session>, signal: &Arc<Signal>, thread: Option<Thread>) -> Self {
+        let state = match &thread {
+            Some(Thread {
+                orders: Some(orders),
+                ..
+            }) => match orders.send(Order::Begin(session)) {
+                Ok(()) => State::Serving,
+                Err(_) => State::Over(None),
+            },
+            _ => match session.activate() {
+                Some(()) => State::Inline(session),
+                None => State::Over(None),
+            },
+        };
+        Member {
+            signal: Arc::clone(signal),
+            state,
+            thread,
+        }
+    }
 
-/// How the transport reaches the thread: what it wants, and the event that wakes it.
-pub(crate) struct Signal {
-    event: EventFd,
-    wanted: AtomicU8,
+    fn end_inline(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, State::Over(None)) {
+            State::Inline(session) => State::Over(session.end()),
+            state => state,
+        };
+    }
+
+    fn go_on(&mut self) {
+        if let (State::Parked, Some(thread)) = (&self.state, &self.thread)
+            && let Some(orders) = &thread.orders
+            && orders.send(Order::GoOn).is_ok()
+        {
+            self.state = State::Serving;
+        }
+    }
 }
 
-impl Signal {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Signal {
-            event: event()?,
-            wanted: AtomicU8::new(0),
+type Wait = (Arc<Signal>, Poll);
+
+/// What the lanes need of the host, before anything is done with them.
+fn prepare(
+    parts: &Parts,
+    link: &Link,
+    mode: Mode,
+    reports: &Sender<(usize, State)>,
+) -> Result<(Vec<Wait>, Vec<Option<Thread>>), Error> {
+    let lanes = parts.lanes.iter();
+    let names = lanes.clone().map(|(lane, _)| {
+        let queue = lane.queues().start;
+        format!("{}/{queue}", link.name())
+    });
+    let waits = std::iter::once(&parts.io)
+        .chain(lanes.map(|(_, io)| io))
+        .map(|io| waiting(io, link))
+        .collect::<Result<_, _>>()
+        .map_err(|source| Error::Host {
+            what: format!("preparing to wait for {} queues", link.doorbells().len()),
+            source,
+        })?;
+    let threads = std::iter::once(link.name().to_owned())
+        .chain(names)
+        .enumerate()
+        .map(|(index, name)| match mode {
+            Mode::Thread => spawn(name, index, reports.clone()).map(Some),
+            Mode::Inline => Ok(None),
         })
-    }
-
-    /// Whether the transport wants a stop, which comes before the next chain.
-    pub(crate) fn is_stop_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Relaxed) & STOP != 0
-    }
-
-    fn send(&self, what: u8) {
-        self.wanted.fetch_or(what, Ordering::Release);
-        ring(&self.event);
-    }
+        .collect::<Result<_, _>>()
+        .map_err(|source| Error::Host {
+            what: "starting a thread".to_owned(),
+            source,
+        })?;
+    Ok((waits, threads))
 }
 
-/// Rings a doorbell.
-pub(crate) fn ring(event: &EventFd) {
-    // It fails only when the counter is about to overflow, and then it is signalled already.
-    let _ = event.write(1);
-}
-
-fn event() -> io::Result<EventFd> {
-    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
-}
-
-fn prepare(link: &Link) -> io::Result<(Arc<Signal>, Poll)> {
+fn waiting(io: &Io, link: &Link) -> io::Result<Wait> {
     let signal = Signal::new()?;
     let poll = Poll::new()?;
-    poll.add_event(Source::Wake, &signal.event)?;
-    for (queue, doorbell) in (0..).zip(&link.doorbells) {
-        poll.add_event(Source::Doorbell(queue), doorbell)?;
+    poll.add_event(Source::Wake, signal.event())?;
+    for (queue, doorbell) in (0..).zip(link.doorbells()) {
+        if io.has_queue(queue) {
+            poll.add_event(Source::Doorbell(queue), doorbell)?;
+        }
     }
     Ok((Arc::new(signal), poll))
 }
 
-fn spawn(session: Session) -> Result<Run, Box<(Parts, Error)>> {
-    // What a closure owns is lost when no thread can be had for it; what is in a slot is not.
-    let name = session.link.name.clone();
-    let slot = Arc::new(Mutex::new(Some(session)));
-    let take =
-        |slot: &Mutex<Option<Session>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let taken = Arc::clone(&slot);
-    let (sender, parts): (SyncSender<Option<Parts>>, _) = sync_channel(1);
-    let thread = thread::Builder::new().name(name).spawn(move || {
-        let parts = take(&taken).and_then(Session::run);
-        // Nobody takes them when the machine has ended meanwhile: then they go with this thread.
-        let _ = sender.send(parts);
-    });
-    match thread {
-        Ok(handle) => Ok(Run::Thread(Thread { handle, parts })),
-        Err(source) => match take(&slot) {
-            Some(mut session) => {
-                session.parts.io.detach();
-                let what = "starting a thread".to_owned();
-                Err(Box::new((session.parts, Error::Host { what, source })))
-            }
-            None => Ok(Run::Stopped),
-        },
-    }
-}
-
-/// One period of activity of a device.
-struct Session {
-    parts: Parts,
-    link: Arc<Link>,
-    signal: Arc<Signal>,
-    ready: Vec<Source>,
-}
-
-impl Session {
-    fn run(mut self) -> Option<Parts> {
-        self.guard(|session| {
-            session.activate()?;
-            while session.turn(true)?.is_continue() {}
-            Ok(())
-        })?;
-        self.end()
-    }
-
-    fn activate(&mut self) -> Result<(), Error> {
-        self.parts.device.activate(&mut self.parts.io)?;
-        self.serve_queues()
-    }
-
-    /// Waits, if nothing is to be done, and calls the device for what is.
-    fn turn(&mut self, block: bool) -> Result<ControlFlow<()>, Error> {
-        let Parts { device, io } = &mut self.parts;
-        self.ready.clear();
-        io.wait(block, &mut self.ready)
-            .map_err(|source| Error::Host {
-                what: "waiting for events".to_owned(),
-                source,
-            })?;
-        for source in &self.ready {
-            match *source {
-                Source::Doorbell(queue) => io.set_due(queue),
-                Source::Wake => {
-                    let wanted = self.signal.wanted.swap(0, Ordering::Acquire);
-                    if wanted & STOP != 0 {
-                        return Ok(ControlFlow::Break(()));
-                    }
-                    if wanted & CONFIG_WRITTEN != 0 {
-                        device.handle(Event::ConfigWritten, io)?;
-                    }
-                }
-                // What was handled before may have ended this watch.
-                Source::Host(token) if io.interest(token).is_some() => {
-                    device.handle(Event::Fd(token), io)?;
-                }
-                Source::Host(_) => {}
-            }
-        }
-        self.serve_queues()?;
-        Ok(ControlFlow::Continue(()))
-    }
-
-    fn serve_queues(&mut self) -> Result<(), Error> {
-        let Parts { device, io } = &mut self.parts;
-        for queue in 0..io.queue_count() {
-            if io.take_due(queue) {
-                device.handle(Event::Queue(queue), io)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn end(mut self) -> Option<Parts> {
-        self.guard(|session| session.parts.device.quiesce(&mut session.parts.io))?;
-        self.parts.io.detach();
-        Some(self.parts)
-    }
-
-    fn guard(&mut self, code: impl FnOnce(&mut Self) -> Result<(), Error>) -> Option<()> {
-        let link = Arc::clone(&self.link);
-        link.settle(|| code(self))
-    }
-}
-
-/// What a panic said, if it said it in words.
-fn message(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(words), _) => words,
-        (_, Some(words)) => words,
-        _ => "panic without a message",
-    }
+/// A thread that waits for its session. It ends if none comes.
+fn spawn(name: String, index: usize, reports: Sender<(usize, State)>) -> io::Result<Thread> {
+    let (sender, orders) = channel();
+    let handle = thread::Builder::new().name(name).spawn(move || {
+        let Ok(Order::Begin(session)) = orders.recv() else {
+            return;
+        };
+        // Nobody takes what is left when the machine has ended meanwhile: then it goes with this
+        // thread.
+        let part = session.run(|| {
+            let _ = reports.send((index, State::Parked));
+            orders.recv().is_ok()
+        });
+        let _ = reports.send((index, State::Over(part)));
+    })?;
+    Ok(Thread {
+        handle,
+        orders: Some(sender),
+    })
 }

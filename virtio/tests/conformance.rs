@@ -28,7 +28,8 @@ suite! {
     echo: Case { device: || Box::new(Echo::default()), request: echo_request, answers: ECHO },
     console: Case { device: console_with_silent_input, request: console_request, answers: 1 },
     rng: Case { device: || Box::new(Rng::new()), request: |_| (&[], &[32, 32]), answers: 0 },
-    block: Case { device: disk_in_memory, request: read_of_a_sector, answers: 0 },
+    block: Case { device: || Box::new(disk_in_memory()), request: read_of_a_sector, answers: 0 },
+    lanes: Case { device: disk_with_four_queues, request: read_of_a_sector, answers: 2 },
     net: Case { device: card_on_a_wire, request: net_request, answers: 1 },
 }
 
@@ -71,8 +72,12 @@ fn console_request(queue: u16) -> Request {
     }
 }
 
-fn disk_in_memory() -> Box<dyn Device> {
-    Box::new(Block::new(MemoryDisk::new(1 << 20).expect("memory disk")))
+fn disk_in_memory() -> Block {
+    Block::new(MemoryDisk::new(1 << 20).expect("memory disk"))
+}
+
+fn disk_with_four_queues() -> Box<dyn Device> {
+    Box::new(disk_in_memory().queues(4).expect("four queues"))
 }
 
 fn read_of_a_sector(_queue: u16) -> Request {

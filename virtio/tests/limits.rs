@@ -1,10 +1,11 @@
-//! A host that has no descriptors left costs the device, not the machine. Alone in its file: the
-//! limit is the whole process's.
+//! A host that has no descriptors or threads left costs the device, not the machine. One test, alone
+//! in its file: the limits are the whole process's.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use virtio::Device;
+use virtio::block::{Block, MemoryDisk};
 use virtio::testing::driver::{Driver, Machine, Transport};
 use virtio::testing::echo::{ECHO, Echo};
 use virtio::transport::mmio::Mmio;
@@ -24,6 +25,11 @@ fn exhausted<R>(code: impl FnOnce() -> R) -> R {
 }
 
 #[test]
+fn without_descriptors_or_threads_a_device_fails_and_works_again_with_them() {
+    without_descriptors_a_device_fails_and_works_again_with_them();
+    without_a_second_thread_no_lane_begins_and_all_do_with_them();
+}
+
 fn without_descriptors_a_device_fails_and_works_again_with_them() {
     let machine = Machine::default();
     let refused = exhausted(|| Mmio::new(Box::new(Echo::default()), machine.environment()));
@@ -51,4 +57,50 @@ fn without_descriptors_a_device_fails_and_works_again_with_them() {
         .expect("resume, now that there are descriptors");
     driver.send(ECHO, &[b"again"], &[8]);
     assert_eq!(driver.receive(ECHO).1, b"again");
+}
+
+/// With room for the stack of one more thread, and not of two.
+fn with_one_thread<R>(code: impl FnOnce() -> R) -> R {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let size = size.and_then(|size| size.trim().strip_suffix(" kB"));
+    let size: u64 = size.and_then(|size| size.parse().ok()).expect("a size");
+    let limit = getrlimit(Resource::As);
+    let tight = Rlimit {
+        current: Some((size << 10) + (7 << 19)),
+        ..limit
+    };
+    setrlimit(Resource::As, tight).expect("lower the limit");
+    let result = code();
+    setrlimit(Resource::As, limit).expect("restore the limit");
+    result
+}
+
+fn without_a_second_thread_no_lane_begins_and_all_do_with_them() {
+    let disk = MemoryDisk::new(1 << 20).expect("memory disk");
+    let disk = Block::new(disk).queues(4).expect("four queues");
+    let mut driver = Driver::mmio(Box::new(disk));
+    with_one_thread(|| driver.start(0));
+    assert_ne!(driver.transport.status() & NEEDS_RESET, 0);
+    let mut of_one_lane = Driver::mmio(Box::new(Echo::default()));
+    with_one_thread(|| of_one_lane.start(0));
+    assert_eq!(of_one_lane.transport.status() & NEEDS_RESET, 0);
+    drop(of_one_lane);
+
+    driver.start(0);
+    assert_eq!(driver.transport.status() & NEEDS_RESET, 0);
+    let works = |driver: &mut Driver<Mmio>| {
+        for queue in 0..4 {
+            let id = driver.send(queue, &[&[0; 16]], &[512, 1]);
+            assert_eq!(driver.receive(queue).0, id);
+        }
+    };
+    works(&mut driver);
+
+    driver.transport.pause().expect("pause");
+    let refused = with_one_thread(|| driver.transport.resume());
+    let refused = refused.expect_err("no second thread").to_string();
+    assert_eq!(refused, "starting a thread");
+    driver.transport.resume().expect("resume, now with threads");
+    works(&mut driver);
 }

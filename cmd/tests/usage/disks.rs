@@ -18,6 +18,8 @@ fn what_makes_no_sense_is_bad_usage_with_the_keys_that_are_known() {
         ("d,format=vmdk", "raw or qcow2"),
         ("d,ro=1", "on or off"),
         ("mem:much", "a size is"),
+        ("mem:1M,queues=17", "1 to 16"),
+        ("mem:1M,ring=round", "split or packed"),
         ("https://example.org/d,size=1G", "web server"),
         ("http://example.org/d,ro=off", "can't be written"),
     ] {

@@ -1,8 +1,8 @@
 //! What the driver reads about a disk: features and configuration space (virtio 1.2, 5.2.3, 5.2.4).
 
 use super::{
-    F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_RO, F_SEG_MAX, F_TOPOLOGY, F_WRITE_ZEROES,
-    Properties, SECTOR, SEG_MAX,
+    F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_TOPOLOGY,
+    F_WRITE_ZEROES, Properties, SECTOR, SEG_MAX,
 };
 use crate::ConfigSpace;
 
@@ -28,6 +28,7 @@ pub(super) struct Geometry {
     logical_block: u32,
     physical_block: u32,
     discard: Option<u32>,
+    queues: u16,
 }
 
 impl Geometry {
@@ -39,6 +40,7 @@ impl Geometry {
             logical_block,
             physical_block: properties.physical_block.max(logical_block),
             discard: properties.discard,
+            queues: 1,
         }
     }
 
@@ -48,6 +50,15 @@ impl Geometry {
             physical_block: self.physical_block.max(logical_block),
             ..self
         }
+    }
+
+    pub(super) fn with_queues(self, queues: u16) -> Self {
+        Geometry { queues, ..self }
+    }
+
+    /// How many request queues there are.
+    pub(super) fn queues(&self) -> u16 {
+        self.queues
     }
 
     /// In bytes; whole blocks only.
@@ -60,7 +71,8 @@ impl Geometry {
     }
 
     pub(super) fn features(&self) -> u64 {
-        let always = F_SEG_MAX | F_BLK_SIZE | F_TOPOLOGY;
+        let several = if self.queues > 1 { F_MQ } else { 0 };
+        let always = F_SEG_MAX | F_BLK_SIZE | F_TOPOLOGY | several;
         let discard = if self.discard.is_some() { F_DISCARD } else { 0 };
         match self.read_only {
             true => always | F_RO,
@@ -87,7 +99,7 @@ impl Geometry {
         put(24, &[u8::try_from(ratio.ilog2()).unwrap_or(0)]); // physical_block_exp
         put(26, &u16::try_from(ratio).unwrap_or(1).to_le_bytes()); // min_io_size, in blocks
         put(WRITEBACK, &[self.initial_writeback()]);
-        put(34, &1u16.to_le_bytes()); // num_queues
+        put(34, &self.queues.to_le_bytes()); // num_queues
         if self.read_only {
             return ConfigSpace::new(bytes);
         }

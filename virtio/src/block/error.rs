@@ -93,6 +93,14 @@ pub enum Error {
         /// The smallest block that the storage can write.
         at_least: u32,
     },
+    /// Not a number of queues.
+    #[error("{queues} queues: a disk has 1 to {max}")]
+    Queues {
+        /// As asked for.
+        queues: u16,
+        /// The limit.
+        max: u16,
+    },
     /// A web server does not have it, or not in a way that can be used.
     #[cfg(feature = "http")]
     #[error("cannot use {url:?}")]

@@ -38,7 +38,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use vm_memory::VolatileSlice;
 
 /// A raw file as a disk.
@@ -49,12 +50,21 @@ pub struct RawFile {
     /// Nobody had made it before.
     created: bool,
     direct: Option<Direct>,
-    /// Something may have been written since the last flush.
-    dirty: AtomicBool,
-    /// What was written may be lost: a flush has failed.
-    lost: AtomicBool,
+    /// How often something may have been written.
+    changes: AtomicU64,
+    flushed: Mutex<Flushed>,
     cannot_punch: AtomicBool,
     cannot_zero: AtomicBool,
+}
+
+/// What flushes have come to. They are made one after the other: of two at a time, the kernel
+/// would tell only one that data is lost.
+#[derive(Debug, Default)]
+struct Flushed {
+    /// How many of the changes are safe.
+    changes: u64,
+    /// What was written may be lost: a flush has failed.
+    lost: bool,
 }
 
 impl RawFile {
@@ -76,8 +86,14 @@ impl RawFile {
     /// Writes bytes of ours, which are no guest's, longer though the file may become.
     pub(super) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let result = self.file.write_all_at(bytes, offset);
-        self.dirty.store(true, Ordering::Release);
+        self.count_change();
         result
+    }
+
+    /// To be called after each change, so that no flush can take it for flushed; and also after one
+    /// that failed, for then a part may be there.
+    fn count_change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// Gives a range back to the file system, after which it reads as zeroes. False: it can't.
@@ -103,7 +119,7 @@ impl RawFile {
                 result => break result,
             }
         };
-        self.dirty.store(true, Ordering::Release);
+        self.count_change();
         match result {
             Ok(()) => Ok(true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
@@ -134,33 +150,33 @@ impl BlockStorage for RawFile {
             None => sys::pwritev(self.file.as_fd(), buffers, offset),
             Some(direct) => direct.write(self.file.as_fd(), buffers, offset),
         };
-        // After the write, so that no flush can take it for flushed; and also if it failed, for
-        // then a part may be there.
-        self.dirty.store(true, Ordering::Release);
+        self.count_change();
         result
     }
 
     fn flush(&self) -> io::Result<()> {
-        if self.lost.load(Ordering::Acquire) {
+        let mut flushed = self.flushed.lock().unwrap_or_else(PoisonError::into_inner);
+        if flushed.lost {
             return Err(io::Error::other(
                 "an earlier flush failed, so that data may be lost",
             ));
         }
-        // Nothing written, nothing to wait for.
-        if !self.dirty.swap(false, Ordering::AcqRel) {
+        let changes = self.changes.load(Ordering::Acquire);
+        // Nothing written, or flushed while this one waited for its turn.
+        if flushed.changes == changes {
             return Ok(());
         }
-        loop {
+        let result = loop {
             match fdatasync(&self.file) {
                 Err(Errno::INTR) => {}
-                result => {
-                    return result.map_err(|error| {
-                        self.lost.store(true, Ordering::Release);
-                        error.into()
-                    });
-                }
+                result => break result,
             }
+        };
+        match result {
+            Ok(()) => flushed.changes = changes,
+            Err(_) => flushed.lost = true,
         }
+        Ok(result?)
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {

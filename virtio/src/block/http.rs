@@ -31,7 +31,8 @@
 //! # What it does not do
 //!
 //! Write. Fetch what was not asked for, but for the rest of a block: the guest's kernel
-//! reads ahead. Fetch several blocks at once: a disk has one worker. Compression, and credentials.
+//! reads ahead. Fetch several blocks at once, but for several queues, which may even fetch the same
+//! one. Compression, and credentials.
 
 mod cache;
 mod client;
@@ -43,7 +44,7 @@ use super::{BlockStorage, Error, Properties, SECTOR};
 use cache::Cache;
 use client::Client;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use version::Version;
 use vm_memory::VolatileSlice;
@@ -246,7 +247,8 @@ pub struct HttpDisk {
     client: Client,
     version: Version,
     patience: Duration,
-    /// Held for the time of a read.
+    /// Not held while the server is asked: no read waits for another one's answer, which could take
+    /// as long again as its own may.
     state: Mutex<State>,
 }
 
@@ -268,27 +270,18 @@ impl HttpDisk {
         Options::default()
     }
 
-    /// Fills `buffers` from the cache, and the cache from the server.
-    fn read(
-        &self,
-        cache: &mut Cache,
-        buffers: &[VolatileSlice<'_>],
-        offset: u64,
-    ) -> Result<usize, Failure> {
+    /// Fills `buffers`.
+    fn read(&self, buffers: &[VolatileSlice<'_>], offset: u64) -> Result<usize, Failure> {
         let until = Deadline::after(self.patience);
         let mut done = 0;
         for buffer in buffers {
             let mut rest = *buffer;
             while !rest.is_empty() {
-                let at = offset.saturating_add(done as u64);
-                let bytes = self.block(cache, at / BLOCK, &until)?;
-                let bytes = bytes.get((at % BLOCK) as usize..).unwrap_or_default();
-                let count = bytes.len().min(rest.len());
+                let count = self.copy(offset.saturating_add(done as u64), &rest, &until)?;
                 if count == 0 {
                     // Behind the end, where no request is.
                     return Ok(done);
                 }
-                rest.copy_from(bytes.get(..count).unwrap_or_default());
                 done += count;
                 match rest.offset(count) {
                     Ok(left) => rest = left,
@@ -299,23 +292,49 @@ impl HttpDisk {
         Ok(done)
     }
 
-    /// The bytes of a block.
-    fn block<'c>(
-        &self,
-        cache: &'c mut Cache,
-        number: u64,
-        until: &Deadline,
-    ) -> Result<&'c [u8], Failure> {
-        if !cache.has(number) {
-            let first = number.saturating_mul(BLOCK);
-            if first >= self.version.size {
-                return Ok(&[]);
-            }
-            let mut bytes = cache.vacate();
-            self.client.part(&self.version, first, &mut bytes, until)?;
-            cache.put(number, bytes);
+    /// Copies what the block at `at` has from there on, as much as there is room for: from the
+    /// cache, and into that from the server.
+    fn copy(&self, at: u64, to: &VolatileSlice<'_>, until: &Deadline) -> Result<usize, Failure> {
+        let number = at / BLOCK;
+        let first = number.saturating_mul(BLOCK);
+        if first >= self.version.size {
+            return Ok(0);
         }
-        Ok(cache.get(number).unwrap_or_default())
+        let mut state = self.state()?;
+        if !state.cache.has(number) {
+            let mut bytes = state.cache.vacate();
+            drop(state);
+            self.client.part(&self.version, first, &mut bytes, until)?;
+            state = self.state()?;
+            state.cache.put(number, bytes);
+        }
+        let bytes = state.cache.get(number).unwrap_or_default();
+        let bytes = bytes.get((at - first) as usize..).unwrap_or_default();
+        let count = bytes.len().min(to.len());
+        to.copy_from(bytes.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+
+    /// The cache, as long as it is that of the file on the server.
+    fn state(&self) -> Result<MutexGuard<'_, State>, Failure> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &state.changed {
+            Some(changed) => Err(Failure::Changed(changed.clone())),
+            None => Ok(state),
+        }
+    }
+
+    /// The file on the server is another one now: nobody will be given any more of this one.
+    fn give_up(&self, how: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.changed.is_none() {
+            log::warn!(
+                "{}: changed on the server ({how}): it can't be read any more",
+                self.name
+            );
+            state.changed = Some(how.to_owned());
+            state.cache = Cache::new(0);
+        }
     }
 }
 
@@ -328,19 +347,9 @@ impl BlockStorage for HttpDisk {
     }
 
     fn read_vectored_at(&self, buffers: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(changed) = &state.changed {
-            return Err(Failure::Changed(changed.clone()).into());
-        }
-        let result = self.read(&mut state.cache, buffers, offset);
+        let result = self.read(buffers, offset);
         if let Err(Failure::Changed(how)) = &result {
-            log::warn!(
-                "{}: changed on the server ({how}): it can't be read any more",
-                self.name
-            );
-            state.changed = Some(how.clone());
-            // Nobody will be given any of it.
-            state.cache = Cache::new(0);
+            self.give_up(how);
         }
         Ok(result?)
     }

@@ -19,6 +19,8 @@
 //! * The device's worker does the host I/O itself, one request after the other, with positioned
 //!   vectored calls: a read of 4 KiB is one `preadv`, and nobody is woken on the way. A thread that
 //!   only passes requests on would have to be woken for each, and to wake in turn.
+//! * A disk can have [several queues](Block::queues), each with a thread that does all of this
+//!   (`requests.rs`). They share the storage and nothing that is written to for each request.
 //! * So a worker may hang in the host for as long as the host likes, say on a network file system
 //!   that has lost its server. The vCPUs and the other devices don't notice. What the worker's stop
 //!   makes of it is told in [`worker`](crate::worker): it waits a bounded time.
@@ -34,8 +36,7 @@
 //!
 //! # What it does not do
 //!
-//! Several queues: the requests of one disk are served by one thread. Secure erase, lifetime
-//! metrics and zones. And it does not limit the rate of requests.
+//! Secure erase, lifetime metrics and zones. And it does not limit the rate of requests.
 
 mod config;
 mod error;
@@ -45,6 +46,7 @@ pub mod http;
 pub mod memory;
 pub mod qcow2;
 mod request;
+mod requests;
 pub mod storage;
 mod sys;
 #[cfg(test)]
@@ -59,13 +61,12 @@ pub use memory::MemoryDisk;
 pub use qcow2::Qcow2File;
 pub use storage::{BlockStorage, Properties};
 
-use crate::slices::Slices;
-use crate::{Chain, ConfigSpace, Device, Event, Io, Kind, Spec, Step};
+use crate::{ConfigSpace, Device, Event, Io, Kind, Lane, Spec};
 use config::{Geometry, WRITEBACK};
-use request::{Operation, Request, Rules, Span, Status};
-use std::io;
+use requests::{Disk, Requests};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// Requests are for whole sectors of this size, whatever the size of a block is (5.2.4).
 pub const SECTOR: u64 = 512;
@@ -82,35 +83,24 @@ const F_FLUSH: u64 = 1 << 9;
 const F_TOPOLOGY: u64 = 1 << 10;
 /// `VIRTIO_BLK_F_CONFIG_WCE`: the driver may choose between writeback and writethrough.
 const F_CONFIG_WCE: u64 = 1 << 11;
+/// `VIRTIO_BLK_F_MQ`: there are several request queues.
+const F_MQ: u64 = 1 << 12;
 /// `VIRTIO_BLK_F_DISCARD`: the driver may discard sectors.
 const F_DISCARD: u64 = 1 << 13;
 /// `VIRTIO_BLK_F_WRITE_ZEROES`: the driver may zero sectors without sending zeroes.
 const F_WRITE_ZEROES: u64 = 1 << 14;
 
-/// The only request queue.
-const REQUESTQ: u16 = 0;
+/// The most request queues that a disk can have: each may cost a thread.
+pub const MAX_QUEUES: u16 = 16;
 /// A request of Linux's is up to 1.25 MiB, or 320 pages; with 254 segments nearly all of them fit.
 const QUEUE_SIZE: u16 = 256;
 /// A chain also has the header and the status, and is no longer than the queue.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 
-/// How many failures of one disk are logged. A driver can bring about any number of them.
-const LOGGED_FAILURES: u32 = 10;
-
 /// A disk.
 pub struct Block {
-    spec: Spec,
-    storage: Box<dyn BlockStorage>,
-    geometry: Geometry,
-    identity: [u8; request::ID_LEN],
-    /// Completed writes need not be flushed.
-    writeback: bool,
-    /// How often the driver had written to the configuration space when that was decided.
-    config_writes: u32,
-    slices: Slices,
-    /// What a discard names; kept for its capacity.
-    spans: Vec<Span>,
-    failures: u32,
+    /// The first queue's, and what all queues have in common.
+    first: Requests,
 }
 
 impl Block {
@@ -125,16 +115,15 @@ impl Block {
             queues: vec![QUEUE_SIZE],
             config: Arc::new(geometry.config()),
         };
-        Block {
+        let disk = Disk {
             spec,
-            storage: Box::new(storage),
+            storage: Arc::new(storage),
             geometry,
             identity: identity(&properties.identity),
-            writeback: false,
-            config_writes: 0,
-            slices: Slices::with_capacity(usize::from(QUEUE_SIZE)),
-            spans: Vec::with_capacity(config::MAX_DISCARD_SEG as usize),
-            failures: 0,
+            failures: Arc::new(AtomicU32::new(0)),
+        };
+        Block {
+            first: Requests::new(0, disk),
         }
     }
 
@@ -147,7 +136,7 @@ impl Block {
     /// Changes how messages call the device.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
-        self.spec.name = name.to_owned();
+        self.first.disk.spec.name = name.to_owned();
         self
     }
 
@@ -159,106 +148,36 @@ impl Block {
             let serial = serial.to_owned();
             return Err(Error::Serial { serial });
         }
-        self.identity = identity(serial);
+        self.first.disk.identity = identity(serial);
         Ok(self)
     }
 
     /// Sets the size of a logical block, 512 or 4096, as the guest sees it: what it writes at once.
     pub fn block_size(mut self, size: u32) -> Result<Self, Error> {
-        let at_least = self.storage.properties().logical_block;
+        let disk = &mut self.first.disk;
+        let at_least = disk.storage.properties().logical_block;
         if !matches!(size, 512 | 4096) || size < at_least {
             return Err(Error::BlockSize { size, at_least });
         }
-        self.geometry = self.geometry.with_logical_block(size);
-        self.spec.config = Arc::new(self.geometry.config());
+        disk.reshape(disk.geometry.with_logical_block(size));
+        Ok(self)
+    }
+
+    /// Sets how many request queues the driver finds, from 1 to [`MAX_QUEUES`]. Those that it
+    /// uses, one per vCPU at most, cost a thread each.
+    pub fn queues(mut self, queues: u16) -> Result<Self, Error> {
+        if !(1..=MAX_QUEUES).contains(&queues) {
+            let max = MAX_QUEUES;
+            return Err(Error::Queues { queues, max });
+        }
+        let disk = &mut self.first.disk;
+        disk.reshape(disk.geometry.with_queues(queues));
         Ok(self)
     }
 
     /// The number of bytes that the guest finds.
     pub fn capacity(&self) -> u64 {
-        self.geometry.capacity()
-    }
-
-    /// Reads from the configuration space and the features how writes are to be completed.
-    fn choose_cache(&mut self, features: u64) {
-        let before = self.writeback;
-        self.config_writes = self.spec.config.writes();
-        let mut byte = [0];
-        self.spec.config.read(WRITEBACK as u64, &mut byte);
-        // 5.2.6.2: who can't flush gets what it writes written.
-        self.writeback = features & F_FLUSH != 0 && (features & F_CONFIG_WCE == 0 || byte != [0]);
-        if before && !self.writeback {
-            // What was completed under the old rule is made to follow the new one.
-            let result = self.storage.flush();
-            self.note(result.err(), "flushing the cache");
-        }
-    }
-
-    /// Logs a failure of the host's.
-    fn note(&mut self, failure: Option<io::Error>, what: &str) {
-        if let Some(error) = failure {
-            if self.failures < LOGGED_FAILURES {
-                log::warn!("{}: {what}: {error}", self.spec.name);
-            }
-            self.failures = self.failures.saturating_add(1);
-        }
-    }
-
-    /// Serves one request.
-    fn serve(&mut self, chain: &mut Chain<'_>, features: u64) -> Result<Step, crate::Error> {
-        let rules = Rules {
-            capacity: self.geometry.capacity(),
-            read_only: self.geometry.is_read_only(),
-            features,
-        };
-        if self.config_writes != self.spec.config.writes() {
-            self.choose_cache(features);
-        }
-        let request = Request::parse(chain, &rules, &mut self.spans)?;
-        let status = match request.operation {
-            Err(status) => status,
-            Ok(operation) => match self.carry_out(&operation, request.room, chain) {
-                Ok(()) => Status::Ok,
-                Err(error) => {
-                    self.note(Some(error), operation.name());
-                    Status::IoErr
-                }
-            },
-        };
-        request.complete(chain, status)
-    }
-
-    fn carry_out(
-        &mut self,
-        operation: &Operation,
-        room: u32,
-        chain: &mut Chain<'_>,
-    ) -> io::Result<()> {
-        let storage = &*self.storage;
-        match *operation {
-            Operation::In { offset } => self.slices.read(storage, chain, offset, room)?,
-            Operation::Out { offset } => self.slices.write(storage, chain, offset)?,
-            Operation::Flush => return storage.flush(),
-            Operation::GetId => {
-                let id = self.identity.get(..room as usize).unwrap_or(&self.identity);
-                return chain.writer().write_all(id);
-            }
-            Operation::Discard => {
-                for span in &self.spans {
-                    storage.discard(span.offset, span.len)?;
-                }
-            }
-            Operation::WriteZeroes => {
-                for span in &self.spans {
-                    storage.write_zeroes(span.offset, span.len, span.unmap)?;
-                }
-            }
-        }
-        let changes = !matches!(operation, Operation::In { .. });
-        if changes && !self.writeback {
-            storage.flush()?;
-        }
-        Ok(())
+        self.first.disk.geometry.capacity()
     }
 }
 
@@ -273,39 +192,35 @@ fn identity(text: &str) -> [u8; request::ID_LEN] {
 
 impl Device for Block {
     fn spec(&self) -> &Spec {
-        &self.spec
+        &self.first.disk.spec
     }
 
     fn activate(&mut self, io: &mut Io) -> Result<(), crate::Error> {
-        sys::block_sigxfsz();
         if io.features() & (F_FLUSH | F_CONFIG_WCE) == F_CONFIG_WCE {
             // 5.2.5.2: it can't be anything else then.
-            set_writeback(&self.spec.config, 0);
+            set_writeback(&self.spec().config, 0);
         }
-        self.choose_cache(io.features());
-        Ok(())
+        self.first.activate(io)
     }
 
     fn handle(&mut self, event: Event, io: &mut Io) -> Result<(), crate::Error> {
-        match event {
-            Event::Queue(REQUESTQ) => {
-                let features = io.features();
-                io.drain(REQUESTQ, |chain| self.serve(chain, features))?;
-            }
-            Event::ConfigWritten => self.choose_cache(io.features()),
-            Event::Queue(_) | Event::Fd(_) => {}
-        }
-        Ok(())
+        self.first.handle(event, io)
     }
 
-    fn quiesce(&mut self, _io: &mut Io) -> Result<(), crate::Error> {
-        // Each request is served from start to end in one call: nothing is in flight.
-        Ok(())
+    fn quiesce(&mut self, io: &mut Io) -> Result<(), crate::Error> {
+        self.first.quiesce(io)
     }
 
     fn reset(&mut self) {
-        set_writeback(&self.spec.config, self.geometry.initial_writeback());
-        self.writeback = false;
+        let disk = &self.first.disk;
+        set_writeback(&disk.spec.config, disk.geometry.initial_writeback());
+        self.first.reset();
+    }
+
+    fn lanes(&self, _features: u64) -> Vec<Box<dyn Lane>> {
+        let disk = &self.first.disk;
+        let lane = |queue| Box::new(Requests::new(queue, disk.clone())) as _;
+        (1..disk.geometry.queues()).map(lane).collect()
     }
 }
 

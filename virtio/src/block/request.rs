@@ -13,7 +13,7 @@
 use super::config::{
     MAX_DISCARD_SECTORS, MAX_DISCARD_SEG, MAX_WRITE_ZEROES_SECTORS, MAX_WRITE_ZEROES_SEG,
 };
-use super::{F_DISCARD, F_FLUSH, F_WRITE_ZEROES, REQUESTQ, SECTOR};
+use super::{F_DISCARD, F_FLUSH, F_WRITE_ZEROES, SECTOR};
 use crate::{Chain, Error, Step};
 use std::io;
 
@@ -89,6 +89,8 @@ pub(super) struct Span {
 /// What requests are measured by.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
+    /// Where they come from.
+    pub(super) queue: u16,
     /// In bytes.
     pub(super) capacity: u64,
     pub(super) read_only: bool,
@@ -120,6 +122,7 @@ impl Rules {
 /// One request, fully checked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Request {
+    queue: u16,
     /// What to do, or why not.
     pub(super) operation: Result<Operation, Status>,
     /// How many bytes are writable besides the status.
@@ -134,9 +137,10 @@ impl Request {
         spans: &mut Vec<Span>,
     ) -> Result<Request, Error> {
         let Some(room) = chain.writable_len().checked_sub(1) else {
-            return Err(malformed("no room for the status"));
+            return Err(no_status(rules.queue));
         };
         Ok(Request {
+            queue: rules.queue,
             operation: operation(chain, room, rules, spans),
             room,
         })
@@ -149,7 +153,7 @@ impl Request {
         writer.advance(self.room.saturating_sub(data) as usize);
         writer
             .write_all(&[status as u8])
-            .map_err(|_| malformed("no room for the status"))?;
+            .map_err(|_| no_status(self.queue))?;
         // The length in the used ring counts from the first writable byte on (2.7.8.2), so a
         // status behind data that was not written is not part of it.
         let written = if data == self.room {
@@ -161,10 +165,10 @@ impl Request {
     }
 }
 
-fn malformed(what: &'static str) -> Error {
+fn no_status(queue: u16) -> Error {
     Error::Request {
-        queue: REQUESTQ,
-        what,
+        queue,
+        what: "no room for the status",
     }
 }
 

@@ -36,9 +36,9 @@ impl Properties {
 
 /// The bytes of a disk.
 ///
-/// All calls are positioned and may wait for the host; they are made on the thread of the
-/// device that has the storage. They take `&self` so that a disk with several queues can make them
-/// from several threads: a storage that can't bear that locks inside.
+/// All calls are positioned and may wait for the host. They are made on the threads of the device
+/// that has the storage, one for each queue, so several at a time: a storage that can't bear that
+/// locks inside. It then has to keep in mind that waiting for a lock is waiting for the host.
 ///
 /// # Memory
 ///
@@ -68,7 +68,8 @@ pub trait BlockStorage: Send + Sync + 'static {
     /// that were written; if these are not all, it is called again for the rest.
     fn write_vectored_at(&self, buffers: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize>;
 
-    /// Makes all that was written, zeroed and discarded so far survive a loss of power.
+    /// Makes all that was written, zeroed and discarded so far survive a loss of power: by whatever
+    /// thread, if only the call had returned.
     fn flush(&self) -> io::Result<()>;
 
     /// The guest does not need these bytes any more; what it reads there from now on is up to the

@@ -9,6 +9,7 @@ use crate::features::VERSION_1;
 use crate::testing::faulty::{Call, Fault, Faults, Faulty};
 use crate::testing::{Interrupts, Ring};
 use crate::{Io, Queue};
+use std::io;
 
 const ALL: u64 = F_FLUSH | F_CONFIG_WCE | F_DISCARD | F_WRITE_ZEROES | VERSION_1;
 
@@ -198,6 +199,25 @@ fn a_larger_block_leaves_the_end_out_that_does_not_fill_one() {
     device.spec().config.read(0, &mut bytes);
     assert_eq!(bytes[..8], 16u64.to_le_bytes());
     assert_eq!(bytes[20..28], [0, 16, 0, 0, 0, 0, 1, 0]);
+}
+
+#[test]
+fn a_disk_has_as_many_queues_as_it_is_told_to_within_limits() {
+    let device = || Block::new(MemoryDisk::new(512).unwrap());
+    for queues in [1, 4, MAX_QUEUES] {
+        let device = device().queues(queues).unwrap();
+        let spec = device.spec();
+        let mut told = [0; 2];
+        spec.config.read(34, &mut told);
+        assert_eq!(told, queues.to_le_bytes());
+        assert_eq!(spec.queues, vec![256; queues.into()]);
+        assert_eq!(spec.features & F_MQ != 0, queues > 1);
+        assert_eq!(device.lanes(spec.features).len() + 1, usize::from(queues));
+    }
+    for queues in [0, MAX_QUEUES + 1, u16::MAX] {
+        let error = device().queues(queues).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(error, format!("{queues} queues: a disk has 1 to 16"));
+    }
 }
 
 #[test]

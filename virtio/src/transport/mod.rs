@@ -294,34 +294,27 @@ impl Core {
     /// Stops the device, keeping its queues. One that waits for the host can't be stopped, and goes
     /// on.
     pub fn pause(&mut self) -> Result<(), Error> {
-        let worker = match std::mem::replace(&mut self.state, State::Gone) {
-            State::Active(worker) => worker,
-            state => {
-                self.state = state;
-                return Ok(());
+        let State::Active(worker) = &mut self.state else {
+            return Ok(());
+        };
+        if !worker.park() {
+            return Err(stuck());
+        }
+        let State::Active(worker) = std::mem::replace(&mut self.state, State::Gone) else {
+            return Ok(());
+        };
+        match worker.stop() {
+            Stopped::Idle(parts) if self.link.needs_reset() => {
+                self.state = State::Idle(parts.device);
             }
-        };
-        let stopped = match worker.stop() {
-            Stopped::Stuck(worker) => match worker.go_on() {
-                Ok(worker) => {
-                    self.state = State::Active(worker);
-                    return Err(stuck());
-                }
-                Err(stopped) => stopped,
-            },
-            stopped => stopped,
-        };
-        self.state = match stopped {
-            Stopped::Idle(parts) if self.link.needs_reset() => State::Idle(parts.device),
-            Stopped::Idle(parts) => State::Paused(*parts),
-            Stopped::Panicked => State::Gone,
-            // It had begun to stop, and then came to wait.
-            Stopped::Stuck(worker) => {
-                self.state = State::Active(worker);
+            Stopped::Idle(parts) => self.state = State::Paused(*parts),
+            Stopped::Panicked => {}
+            // It was idle, and then came to wait.
+            Stopped::Stuck => {
                 self.link.fail_machine();
                 return Err(stuck());
             }
-        };
+        }
         Ok(())
     }
 
@@ -352,7 +345,7 @@ impl Core {
     /// thread after [`STOP_PATIENCE`]; both go when the host answers, or with the process.
     pub fn stop(&mut self) {
         if let State::Active(worker) = std::mem::replace(&mut self.state, State::Gone)
-            && let Stopped::Stuck(_) = worker.stop()
+            && let Stopped::Stuck = worker.stop()
         {
             let name = self.link.name();
             log::warn!("{name}: left waiting for the host, which has not answered for a while");
@@ -382,16 +375,13 @@ impl Core {
         let (state, error) = match std::mem::replace(&mut self.state, State::Gone) {
             State::Idle(device) => match self.running_queues() {
                 Err(error) => (State::Idle(device), Some(error)),
-                Ok(queues) => {
-                    let config = Arc::clone(&self.spec.config);
-                    let irq = Arc::clone(self.link.irq());
-                    let memory = Arc::clone(&self.memory);
-                    let io = Io::new(memory, self.driver_features, config, irq, queues);
-                    match Worker::start(Parts { device, io }, &self.link, self.mode) {
+                Ok(queues) => match self.divide(device, queues) {
+                    None => (State::Gone, None),
+                    Some(parts) => match Worker::start(parts, &self.link, self.mode) {
                         Ok(worker) => (State::Active(worker), None),
                         Err(refused) => (State::Idle(refused.0.device), Some(refused.1)),
-                    }
-                }
+                    },
+                },
             },
             state => {
                 let source = io::Error::other("the device has ended");
@@ -423,6 +413,22 @@ impl Core {
         (0..).zip(&self.queues).map(running).collect()
     }
 
+    /// The device and its lanes, each with its queues. `None`: it panicked.
+    fn divide(&self, device: Box<dyn Device>, queues: Vec<Option<Queue>>) -> Option<Parts> {
+        let mut lanes = Vec::new();
+        self.link.settle(|| {
+            lanes = device.lanes(self.driver_features);
+            Ok(())
+        })?;
+        let io = |queues| {
+            let config = Arc::clone(&self.spec.config);
+            let irq = Arc::clone(self.link.irq());
+            let memory = Arc::clone(&self.memory);
+            Io::new(memory, self.driver_features, config, irq, queues)
+        };
+        Some(Parts::new(device, lanes, queues, io))
+    }
+
     fn reset(&mut self) {
         self.idle();
         let mut gone = false;
@@ -451,7 +457,7 @@ impl Core {
             State::Active(worker) => match worker.stop() {
                 Stopped::Idle(parts) => Some(parts.device),
                 Stopped::Panicked => None,
-                Stopped::Stuck(_) => {
+                Stopped::Stuck => {
                     self.link.fail_machine();
                     None
                 }

@@ -4,10 +4,17 @@ use super::*;
 use crate::support::{Plan, read_to_string};
 use rustix::fs::{OFlags, fdatasync};
 use rustix::ioctl::{Setter, ioctl, opcode};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use vmm::virtio::block::{Block, MemoryDisk, RawFile};
+use std::sync::Mutex;
+use vm_memory::VolatileSlice;
+use vmm::virtio::block::{Block, BlockStorage, MemoryDisk, Properties, RawFile};
+use vmm::virtio::transport::Rings;
+use vmm::{Transport, VirtioDevice};
 
 const MIB: usize = 1 << 20;
 /// How much is copied in the large test.
@@ -252,6 +259,96 @@ guest_test! {
         assert!(bytes[7 * MIB..] == pattern(7, 7));
         let blocks = image.file().metadata().unwrap().blocks();
         assert!(blocks * 512 <= 5 * MIB as u64, "{blocks} sectors are taken");
+    },
+    ends: Outcome::Shutdown,
+}
+
+/// The threads that have written to disks with several queues.
+static WRITERS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// A disk in memory that remembers who writes.
+struct Witness(MemoryDisk);
+
+impl BlockStorage for Witness {
+    fn properties(&self) -> Properties {
+        self.0.properties()
+    }
+
+    fn read_vectored_at(&self, buffers: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.0.read_vectored_at(buffers, offset)
+    }
+
+    fn write_vectored_at(&self, buffers: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        WRITERS.lock().unwrap().insert(name);
+        self.0.write_vectored_at(buffers, offset)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+const QUEUES: usize = 4;
+
+/// On both transports, with both rings.
+const COMBINATIONS: [(&str, Transport, Rings); 4] = [
+    ("vda", Transport::Mmio, Rings::Split),
+    ("vdb", Transport::Mmio, Rings::Packed),
+    ("vdc", Transport::Pci, Rings::Split),
+    ("vdd", Transport::Pci, Rings::Packed),
+];
+
+/// Writes and reads from one vCPU, past the page cache.
+fn write_from(cpu: usize, file: &File) {
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    sched_setaffinity(None, &only).unwrap();
+    let mut bytes = vec![0; 3 * 4096];
+    let aligned = bytes.as_ptr().align_offset(4096);
+    let (there, back) = bytes[aligned..aligned + 2 * 4096].split_at_mut(4096);
+    for round in 0..16 {
+        there.fill(round * 16 + cpu as u8 + 1);
+        let place = ((cpu * 16 + usize::from(round)) * 4096) as u64;
+        file.write_all_at(there, place).unwrap();
+        file.read_exact_at(back, place).unwrap();
+        assert!(there == back);
+    }
+}
+
+guest_test! {
+    each_vcpu_has_a_queue_of_a_disk_and_each_queue_a_thread,
+    config: |plan| {
+        plan.config.cpus = QUEUES as u32;
+        for (name, transport, rings) in COMBINATIONS {
+            let disk = Block::new(Witness(MemoryDisk::new(MIB as u64).unwrap())).name(name);
+            let disk = VirtioDevice::from(disk.queues(QUEUES as u16).unwrap());
+            plan.config.devices.push(disk.transport(transport).rings(rings));
+        }
+    },
+    guest: || {
+        for (name, transport, _) in COMBINATIONS {
+            let queues = std::fs::read_dir(format!("/sys/block/{name}/mq")).unwrap();
+            assert_eq!(queues.count(), QUEUES, "{name} on {transport}");
+            let file = disk(name, true);
+            (0..QUEUES).for_each(|cpu| write_from(cpu, &file));
+        }
+        // On PCI each queue has an interrupt of its own.
+        let interrupts = read_to_string("/proc/interrupts");
+        let counts = interrupts.lines().filter(|line| line.contains("-req.")).map(|line| {
+            let columns = line.split_whitespace().skip(1).take(QUEUES);
+            columns.map(|column| column.parse::<u32>().unwrap()).sum::<u32>()
+        });
+        let counts: Vec<u32> = counts.collect();
+        assert!(counts.len() == 2 * QUEUES && !counts.contains(&0), "{interrupts}");
+        println!("all written");
+    },
+    host: |host| {
+        host.expect("all written");
+        let names = COMBINATIONS.map(|(name, ..)| {
+            [name.to_owned(), format!("{name}/1"), format!("{name}/2"), format!("{name}/3")]
+        });
+        assert_eq!(*WRITERS.lock().unwrap(), names.into_iter().flatten().collect());
     },
     ends: Outcome::Shutdown,
 }

@@ -9,7 +9,8 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 /// How a raw file is opened.
 #[derive(Debug, Clone, Default)]
@@ -157,8 +158,9 @@ impl Options {
             },
             created,
             direct,
-            dirty: AtomicBool::new(created),
-            lost: AtomicBool::new(false),
+            // That it was made is a change too.
+            changes: AtomicU64::new(created.into()),
+            flushed: Mutex::default(),
             cannot_punch: AtomicBool::new(false),
             cannot_zero: AtomicBool::new(false),
         })

@@ -331,7 +331,7 @@ fn a_flush_that_failed_fails_for_good() {
         File::from(std::os::fd::OwnedFd::from(socket)),
     );
     disk.flush().expect("nothing was written");
-    disk.dirty.store(true, Ordering::Release);
+    disk.count_change();
     assert!(disk.flush().is_err());
     disk.file = file;
     write(&disk, 0, &[1; 512]).unwrap();
@@ -342,6 +342,21 @@ fn a_flush_that_failed_fails_for_good() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn of_many_flushes_at_the_same_time_none_takes_the_failure_of_another_for_success() {
+    let folder = folder();
+    let mut disk = open(&image(&folder, 4096));
+    let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    disk.file = File::from(std::os::fd::OwnedFd::from(socket));
+    disk.count_change();
+    let results: Vec<io::Result<()>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| disk.flush())).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().unwrap();
+        threads.into_iter().map(join).collect()
+    });
+    assert!(results.iter().all(Result::is_err), "{results:?}");
 }
 
 #[test]

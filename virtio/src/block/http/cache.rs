@@ -52,16 +52,19 @@ impl Cache {
         }
     }
 
-    /// Adds a block that is not there, in memory from [`vacate`](Cache::vacate).
+    /// Adds a block, if it is not there, in memory from [`vacate`](Cache::vacate). Others may have
+    /// taken the room meanwhile, and have to make it again.
     pub fn put(&mut self, number: u64, bytes: Vec<u8>) {
-        self.clock += 1;
-        if self.entries.len() < self.limit {
-            self.entries.push(Entry {
-                number,
-                used: self.clock,
-                bytes,
-            });
+        if self.limit == 0 || self.has(number) {
+            return;
         }
+        drop(self.vacate());
+        self.clock += 1;
+        self.entries.push(Entry {
+            number,
+            used: self.clock,
+            bytes,
+        });
     }
 }
 
@@ -85,6 +88,22 @@ mod tests {
         assert_eq!(taken, [1]);
         assert!(cache.has(0) && cache.has(2) && cache.has(7));
         assert_eq!(cache.get(1), None);
+    }
+
+    #[test]
+    fn blocks_that_were_fetched_at_the_same_time_find_room() {
+        let mut cache = Cache::new(2);
+        cache.put(0, vec![0]);
+        cache.put(1, vec![1]);
+        let (first, second) = (cache.vacate(), cache.vacate());
+
+        cache.put(2, first);
+        cache.put(3, second);
+        cache.put(3, vec![9]);
+
+        assert!(cache.has(2) && cache.has(3));
+        assert_eq!(cache.entries.len(), 2);
+        assert_ne!(cache.get(3), Some([9].as_slice()), "the first one stays");
     }
 
     #[test]

@@ -92,6 +92,41 @@ fn what_is_cached_is_not_asked_for_again() {
 }
 
 #[test]
+fn what_is_cached_does_not_wait_for_what_is_asked_for() {
+    let (asked, was_asked) = std::sync::mpsc::channel();
+    let (answer_now, may_answer) = std::sync::mpsc::channel();
+    let (disk, served) = opened_then(move |_, answer| {
+        asked.send(()).unwrap();
+        may_answer.recv().unwrap();
+        Act::Send(answer)
+    });
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| check(&disk, &served, SECOND, 512));
+        was_asked.recv().unwrap();
+        check(&disk, &served, 0, 512);
+        assert!(!slow.is_finished());
+        answer_now.send(()).unwrap();
+    });
+}
+
+#[test]
+fn several_queues_read_what_is_there_though_they_push_each_other_out_of_the_cache() {
+    let served = Served::new(40 * SECOND);
+    let server = Server::good(&served);
+    let disk = HttpDisk::open(&server.url).unwrap();
+    std::thread::scope(|scope| {
+        for first in 0..4 {
+            let (disk, served) = (&disk, &served);
+            scope.spawn(move || {
+                for number in (0..40).map(|number| (number + first * 10) % 40) {
+                    check(disk, served, number * SECOND, 4096);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_file_smaller_than_a_block_is_a_disk() {
     let served = Served::new(1000);
     let disk = open(&Server::good(&served));

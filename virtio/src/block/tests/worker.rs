@@ -8,9 +8,14 @@ use crate::worker::STOP_PATIENCE;
 use std::time::{Duration, Instant};
 
 fn driver() -> (Driver<Mmio>, Faults, Arc<MemoryDisk>) {
+    driver_with(1)
+}
+
+fn driver_with(queues: u16) -> (Driver<Mmio>, Faults, Arc<MemoryDisk>) {
     let disk = Arc::new(MemoryDisk::new(1 << 20).unwrap());
     let (storage, faults) = Faulty::new(Shared(Arc::clone(&disk), false));
-    let mut driver = Driver::mmio(Box::new(Block::new(storage).name("disk7")));
+    let device = Block::new(storage).name("disk7").queues(queues).unwrap();
+    let mut driver = Driver::mmio(Box::new(device));
     driver.start(ALL);
     faults.take_calls();
     (driver, faults, disk)
@@ -135,4 +140,44 @@ fn a_request_that_cannot_be_answered_costs_the_device_until_it_is_reset() {
     driver.start(ALL);
     let id = read(&mut driver);
     assert_eq!(driver.receive(0).0, id);
+}
+
+#[test]
+fn each_queue_reads_and_writes_while_another_one_waits_for_the_host() {
+    let (mut driver, faults, disk) = driver_with(4);
+    assert_ne!(driver.transport.device_features() & F_MQ, 0);
+    faults.plan([Fault::Wait]);
+    let waiting = driver.send(3, &[&header(IN, 0)], &[512, 1]);
+    faults.until_waiting();
+    for queue in 0..3 {
+        let byte = queue as u8 + 1;
+        let sector = u64::from(queue) * 8;
+        driver.send(queue, &[&header(OUT, sector), &[byte; 512]], &[1]);
+        assert_eq!(driver.receive(queue).1, [OK]);
+        driver.send(queue, &[&header(IN, sector)], &[512, 1]);
+        assert_eq!(driver.receive(queue).1[..512], [byte; 512]);
+        assert_eq!(disk.contents(sector * 512, 512), [byte; 512]);
+    }
+    faults.release();
+    assert_eq!(driver.receive(3).0, waiting);
+}
+
+#[test]
+fn after_the_cache_was_switched_off_a_write_to_any_queue_is_flushed() {
+    let (mut driver, faults, _) = driver_with(4);
+    for queue in 0..4 {
+        driver.send(queue, &[&header(OUT, 0), &[1; 512]], &[1]);
+        driver.receive(queue);
+    }
+    assert_eq!(faults.take_calls(), [Call::Write(0, 512); 4]);
+    driver.transport.write_config(32, &[0]);
+    for queue in 0..4 {
+        driver.send(queue, &[&header(OUT, 0), &[1; 512]], &[1]);
+        driver.receive(queue);
+    }
+    driver.transport.pause().unwrap();
+    let calls = faults.take_calls();
+    let flushes = calls.iter().filter(|call| **call == Call::Flush).count();
+    assert_eq!(flushes, 8, "of the switch and of the write: {calls:?}");
+    assert_ne!(calls.last(), Some(&Call::Write(0, 512)));
 }
