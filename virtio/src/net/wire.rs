@@ -38,8 +38,12 @@ impl Wire {
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             None,
         )?;
-        let wire = |socket| Wire { socket, mtu: 1500 };
-        Ok((wire(one), wire(other)))
+        Ok((Wire::on(one), Wire::on(other)))
+    }
+
+    /// An end whose other one somebody else has: a socket that keeps packets whole.
+    pub fn on(socket: OwnedFd) -> Wire {
+        Wire { socket, mtu: 1500 }
     }
 
     /// Sets the MTU that guests are told; 1500 is the default.

@@ -23,6 +23,7 @@ mod hostile;
 mod http;
 mod lifecycle;
 mod machine;
+mod net;
 mod support;
 
 use support::{Ended, Host, init};

@@ -1,6 +1,7 @@
 //! The host half's tools: a machine with the test binary as its init, and what it prints.
 
 pub mod init;
+pub mod link;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;

@@ -118,8 +118,7 @@ impl Options {
         let pair = |flags| socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
         let (ours, theirs) =
             pair(SocketFlags::CLOEXEC).map_err(|error| PasstError::Socket(error.into()))?;
-        rustix::io::ioctl_fionbio(&ours, true)
-            .and_then(|()| rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()))
+        rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())
             .map_err(|error| PasstError::Socket(error.into()))?;
         let output = self.command(&theirs).output();
         drop(theirs);
@@ -186,7 +185,7 @@ impl Passt {
         Options::default()
     }
 
-    /// A stream whose other end somebody else has. It has to be non-blocking.
+    /// A stream whose other end somebody else has.
     pub fn on(socket: OwnedFd) -> Passt {
         Passt {
             socket,
