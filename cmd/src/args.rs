@@ -110,17 +110,17 @@ pub struct Machine {
     #[arg(long, alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
     pub block: Vec<Disk>,
 
-    /// A network card: tap=NAME, bridge=NAME, user, fd=N or none
+    /// A network card: tap=NAME, bridge=NAME, user or fd=N
     ///
     /// A tap is made if there is none of this name, which takes root; a bridge gets a new one. With
     /// user, the guest has the host's network through passt, without root, and ip=ADDRESS is its
-    /// address. fd is a tap or socket that was open before. Keys: mac=ADDRESS|random (made of
+    /// address. fd is a tap or socket that was open before. none is no card. Keys: mac=ADDRESS|random (made of
     /// this host and the tap or the first disk, so it stays the same); mtu=N; queues=N for taps;
     /// transport and ring as for disks.
     #[arg(long, alias = "networking", value_name = "NET", value_parser = Card::parse)]
     pub net: Vec<Card>,
 
-    /// A port of the host for one of the guest: [ADDR:]HOST:GUEST[/udp]
+    /// A port for the guest: [ADDR:]HOST:GUEST[/udp]
     ///
     /// For -net user. Without ADDR all addresses of the host lead there.
     #[arg(long, value_name = "PORTS", value_parser = publish)]
