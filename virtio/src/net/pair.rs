@@ -360,6 +360,9 @@ impl Pair {
                 break;
             }
         }
+        // For the next one: whether the host is listened to depends on that, and with chains left in
+        // the ring the driver does not ring.
+        self.make_room(io, world)?;
         io.interrupt(queue)?;
         if received == 0 && called && self.link == Link::Up {
             // What has called us may be an end that reads don't tell.

@@ -4,6 +4,7 @@ mod control;
 mod hostile;
 mod link;
 mod receive;
+mod wire;
 
 use super::*;
 use crate::Queue;
