@@ -1,9 +1,9 @@
 //! What stands before each frame (virtio 1.2, 5.1.6): which part of its checksum and its
 //! segmentation is left to do, by whoever has the next wire.
 //!
-//! A header comes from the guest, so nothing in it is believed: [`Header::checked`] gives one of
+//! A header comes from the guest, so nothing in it is believed: `Header::checked` gives one of
 //! which every field is in range and was negotiated, or none. A header from the host is held to what
-//! the driver takes, too ([`Header::accepted`]).
+//! the driver takes, too (`Header::accepted`).
 
 bitflags::bitflags! {
     /// What a frame may leave to whoever gets it. A host side and a driver agree on a set of these

@@ -16,21 +16,22 @@
 //!    +------ controlq: Order -> Filter, address, offloads, how many pairs are in use
 //! ```
 //!
-//! * A [`pair`] is all that moves frames: it shares nothing with the others but what the driver
+//! * A pair (`pair.rs`) is all that moves frames: it shares nothing with the others but what the driver
 //!   has ordered. What happens when a side does not keep up is told there.
 //! * A frame's header is copied, checked and cleaned ([`header`]) before the host sees it. What is
 //!   not right costs that frame, and is counted.
 //! * Frames are received straight into the driver's buffers, several of them if it takes that
-//!   (`VIRTIO_NET_F_MRG_RXBUF`, [`window`]), which it then finds all at once.
+//!   (`VIRTIO_NET_F_MRG_RXBUF`, `window.rs`), which it then finds all at once.
 //! * Nothing allocates or locks for a frame. The driver is interrupted once a turn.
 //! * A host side that fails costs the link, which the driver can read, and never the device.
 //!
-//! Where frames go: [`Wire`], to another card or a program, and whatever implements [`NetBackend`].
+//! Where frames go: [`Tap`], an interface of the host; [`Passt`], the host's network without
+//! privileges; [`Wire`], another card or a program; and whatever implements [`NetBackend`].
 //!
 //! # What it does not do
 //!
-//! Filter by VLAN, hash (RSS), coalesce interrupts, segment UDP, announce itself after a migration, or
-//! limit rates. What a guest sends as its own address is not checked: a bridge is where that belongs.
+//! Serve pairs from several threads: the device's worker serves all of them. Filter by VLAN, hash
+//! (RSS), coalesce interrupts, segment UDP, announce itself after a migration, or limit rates. What a guest sends as its own address is not checked: a bridge is where that belongs.
 
 pub mod backend;
 mod control;
