@@ -50,7 +50,8 @@ use register::*;
 /// belongs to features that aren't offered (`NOTIFICATION_DATA`, `RING_RESET`).
 pub(super) const SIZE: u32 = 0x38;
 
-/// What a driver writes before it says, by another field, that this shall count.
+/// What a driver writes before it says, by another field, that this shall count. A vector counts
+/// when the driver has read it back, which it must (4.1.5.1.2.2).
 pub(super) fn patient() -> [Range<u64>; 2] {
     [
         DEVICE_FEATURE_SELECT..CONFIG_MSIX_VECTOR + 2,
