@@ -84,7 +84,7 @@ pub fn run(
         Port::TtyS0 => "ttyS0",
     };
     let init =
-        format!("HYPE_GUEST=1 RUST_BACKTRACE=1 -- --exact {name} --nocapture --test-threads=1");
+        format!("HYPE_GUEST=1 RUST_BACKTRACE=1 -- --exact {name} --include-ignored --nocapture --test-threads=1");
     let cmdline = format!("console={console} {cmdline} {init}");
     config.payload = Some(Payload::linux(kernel).initrd(initrd()).cmdline(cmdline));
 
