@@ -83,8 +83,9 @@ pub fn run(
         Port::Hvc0 => "hvc0",
         Port::TtyS0 => "ttyS0",
     };
-    let init =
-        format!("HYPE_GUEST=1 RUST_BACKTRACE=1 -- --exact {name} --include-ignored --nocapture --test-threads=1");
+    let init = format!(
+        "HYPE_GUEST=1 RUST_BACKTRACE=1 -- --exact {name} --include-ignored --nocapture --test-threads=1"
+    );
     let cmdline = format!("console={console} {cmdline} {init}");
     config.payload = Some(Payload::linux(kernel).initrd(initrd()).cmdline(cmdline));
 
