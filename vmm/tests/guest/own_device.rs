@@ -4,7 +4,7 @@
 mod example;
 
 use super::*;
-use crate::support::{Watchdog, initrd, kernel};
+use crate::support::{DEADLINE, Watchdog, initrd, kernel};
 use std::sync::mpsc;
 use vmm::loader::Payload;
 
@@ -15,7 +15,6 @@ fn line(number: usize) -> String {
 }
 
 #[test]
-#[ignore = "not yet seen to its end in an emulated host"]
 fn the_example_hears_each_line_of_its_guest() {
     if init::is_guest() {
         init::run(|| (0..LINES).for_each(|number| println!("{}", line(number))));
@@ -32,7 +31,7 @@ fn the_example_hears_each_line_of_its_guest() {
     let hear = move |line: &str| tell.send(line.to_owned()).unwrap();
 
     let vm = example::machine(payload, hear).unwrap();
-    let watchdog = Watchdog::start(vm.handle());
+    let watchdog = Watchdog::start(vm.handle(), DEADLINE);
     let outcome = vm.run().unwrap();
     drop(watchdog);
 

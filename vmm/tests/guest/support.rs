@@ -16,8 +16,8 @@ use vmm::virtio::stream::{Input, Output};
 use vmm::virtio::transport::Rings;
 use vmm::{Config, Handle, Outcome, Report, SerialPort, VirtioDevice, Vm};
 
-/// A guest that has not ended by then is stopped, and its test fails. Emulated hosts are slow.
-const DEADLINE: Duration = Duration::from_secs(100);
+/// What a guest has to do it does in this time, or its test fails. Emulated hosts are slow.
+pub const DEADLINE: Duration = Duration::from_secs(100);
 
 /// How a machine ended, and what its guest had printed.
 pub struct Ended {
@@ -42,6 +42,8 @@ pub struct Plan {
     pub rings: Rings,
     /// Devices that the guest finds behind the console.
     pub behind_console: Vec<VirtioDevice>,
+    /// A guest that has not ended by then is stopped.
+    pub deadline: Duration,
 }
 
 /// The host's view of the running machine.
@@ -68,6 +70,7 @@ pub fn run(
         port: Port::Hvc0,
         rings: Rings::default(),
         behind_console: Vec::new(),
+        deadline: DEADLINE,
     };
     plan_to_be.config.memory = 256 << 20;
     plan(&mut plan_to_be);
@@ -77,6 +80,7 @@ pub fn run(
         port,
         rings,
         behind_console,
+        deadline,
     } = plan_to_be;
 
     let console = match port {
@@ -92,7 +96,10 @@ pub fn run(
     let screen = Arc::new(Screen::default());
     let (keys, keyboard) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let input = Some(Input::fd(keys).unwrap());
-    let output = Some(Output::writer(Writer(Arc::clone(&screen))));
+    let output = Output::writer(Writer(Arc::clone(&screen)));
+    // Kept, so that the machine's end does not give up on it: a busy host may take its time.
+    let printed = output.clone();
+    let output = Some(output);
     let mut resizer = None;
     match port {
         Port::Hvc0 => {
@@ -113,11 +120,12 @@ pub fn run(
         screen: Arc::clone(&screen),
         seen: 0,
     };
-    let watchdog = Watchdog::start(handle.clone());
+    let watchdog = Watchdog::start(handle.clone(), deadline);
     let machine = thread::spawn(move || vm.run());
     host(&mut view);
     let outcome = machine.join().unwrap();
     drop(watchdog);
+    assert!(printed.finish(DEADLINE), "{printed:?}");
     let text = screen.text();
     let outcome = outcome.unwrap_or_else(|error| panic!("{error:?}; the guest printed:\n{text}"));
     Some(Ended {
@@ -180,15 +188,15 @@ pub fn initrd() -> File {
 pub struct Watchdog(Arc<(Mutex<bool>, Condvar)>);
 
 impl Watchdog {
-    pub fn start(handle: Handle) -> Self {
+    pub fn start(handle: Handle, deadline: Duration) -> Self {
         let over = Arc::new((Mutex::new(false), Condvar::new()));
         let watched = Arc::clone(&over);
         thread::spawn(move || {
             let (over, changed) = &*watched;
-            let wait = changed.wait_timeout_while(over.lock().unwrap(), DEADLINE, |over| !*over);
+            let wait = changed.wait_timeout_while(over.lock().unwrap(), deadline, |over| !*over);
             if wait.unwrap().1.timed_out() {
                 // How etc/test knows a guest that fell silent from one that said something wrong.
-                eprintln!("no answer: the guest is not over after {DEADLINE:?}");
+                eprintln!("no answer: the guest is not over after {deadline:?}");
                 handle.stop();
             }
         });
