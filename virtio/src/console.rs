@@ -12,6 +12,9 @@
 //! * Transmitted bytes go into an [`Output`], which is bounded and written out by a thread of
 //!   its own. When it is congested, chains are left in the ring until it has room, but no longer
 //!   than 100 ms: from then on bytes are dropped and counted, until the host has caught up.
+//! * When the machine ends, chains that are still in the ring are transmitted: the last words of a
+//!   guest that dies are what people need. Nothing can wait for room then; what the [`Output`] has
+//!   none for is dropped and counted.
 //! * A chain may claim up to 4 GiB. Of one chain 256 KiB are copied; the rest
 //!   is dropped and counted. A slow host would lose it anyway; the limit makes
 //!   sure that the device's thread is soon back to see whether it should stop. No driver is near
@@ -124,13 +127,14 @@ impl Console {
         }
     }
 
-    fn transmit(&mut self, io: &mut Io) -> Result<(), Error> {
+    /// Takes what is in the ring; if it `may_wait`, only as long as the output has room.
+    fn transmit(&mut self, io: &mut Io, may_wait: bool) -> Result<(), Error> {
         let Some(output) = &self.output else {
             return io.drain(TRANSMITQ, |_| Ok(Step::Done(0)));
         };
         let step = &mut self.step;
         io.drain(TRANSMITQ, |chain| {
-            if output.is_congested() {
+            if may_wait && output.is_congested() {
                 return Ok(Step::Stop);
             }
             forward(chain, output, step.as_mut_slice())
@@ -267,12 +271,12 @@ impl Device for Console {
     fn handle(&mut self, event: Event, io: &mut Io) -> Result<(), Error> {
         match event {
             Event::Queue(RECEIVEQ) | Event::Fd(INPUT) => self.receive(io)?,
-            Event::Queue(TRANSMITQ) => self.transmit(io)?,
+            Event::Queue(TRANSMITQ) => self.transmit(io, true)?,
             Event::Fd(ROOM) => {
                 if let Some(output) = &self.output {
                     output.room_event();
                 }
-                self.transmit(io)?;
+                self.transmit(io, true)?;
             }
             Event::Fd(RESIZED) => {
                 if let Some(resized) = &self.resized {
@@ -292,6 +296,12 @@ impl Device for Console {
         for token in [INPUT, ROOM, RESIZED] {
             io.unwatch(token);
         }
+        Ok(())
+    }
+
+    fn finish(&mut self, io: &mut Io) -> Result<(), Error> {
+        self.transmit(io, false)?;
+        self.emergency_write(io);
         Ok(())
     }
 }

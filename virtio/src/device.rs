@@ -11,6 +11,9 @@
 //! A device has no thread and no lock of its own. A [`worker`](crate::worker) owns it while it
 //! is active and calls it with one event after the other; the transport owns it otherwise.
 //!
+//! At the end of the machine, and only then, [`Device::finish`] follows: what the guest has put into
+//! a ring for somebody on the host is not lost with it.
+//!
 //! A device that is to use several processors of the host says how it divides itself: into itself
 //! and further [lanes](Lane), each with some of the queues, an [`Io`] of its own, and a thread that
 //! makes the same calls. Lanes share what their device gives them, and nothing else.
@@ -100,6 +103,15 @@ pub trait Device: Send + 'static {
     /// The device is about to be idle: complete or fail what is in flight, so that no host I/O
     /// touches guest memory afterwards. Called once, after the last [`handle`](Self::handle).
     fn quiesce(&mut self, io: &mut Io) -> Result<(), Error>;
+
+    /// The machine is over: the driver adds nothing any more, and nobody waits for an answer. What
+    /// it has left in the rings of the device itself may be taken once more, by [`Io::drain`],
+    /// which takes no more chains than the ring has room for. Called while idle, at most once, and
+    /// not for a device that has failed; it does not wait for the host.
+    fn finish(&mut self, io: &mut Io) -> Result<(), Error> {
+        let _ = io;
+        Ok(())
+    }
 
     /// The driver has reset the device: forget what the driver said. Called while idle.
     fn reset(&mut self) {}

@@ -13,6 +13,8 @@
 mod busy;
 #[path = "common/dice.rs"]
 mod dice;
+#[path = "tiny/driven.rs"]
+mod driven;
 #[path = "tiny/guest.rs"]
 mod guest;
 

@@ -341,14 +341,27 @@ impl Core {
         }
     }
 
-    /// Stops the device for good and drops it. One that waits for the host is left behind with its
+    /// Stops the device for good, lets it take what its driver has left in the rings
+    /// ([`Device::finish`]) and drops it. One that waits for the host is left behind with its
     /// thread after [`STOP_PATIENCE`]; both go when the host answers, or with the process.
     pub fn stop(&mut self) {
-        if let State::Active(worker) = std::mem::replace(&mut self.state, State::Gone)
-            && let Stopped::Stuck = worker.stop()
-        {
-            let name = self.link.name();
-            log::warn!("{name}: left waiting for the host, which has not answered for a while");
+        let mut parts = match std::mem::replace(&mut self.state, State::Gone) {
+            State::Active(worker) => match worker.stop() {
+                Stopped::Idle(parts) => *parts,
+                Stopped::Panicked => return,
+                Stopped::Stuck => {
+                    let name = self.link.name();
+                    log::warn!(
+                        "{name}: left waiting for the host, which has not answered for a while"
+                    );
+                    return;
+                }
+            },
+            State::Paused(parts) => parts,
+            State::Idle(_) | State::Gone => return,
+        };
+        if !self.link.needs_reset() {
+            self.link.settle(|| parts.device.finish(&mut parts.io));
         }
     }
 

@@ -15,7 +15,6 @@ fn line(number: usize) -> String {
 }
 
 #[test]
-#[ignore = "not yet seen to its end in an emulated host"]
 fn the_example_hears_each_line_of_its_guest() {
     if init::is_guest() {
         init::run(|| (0..LINES).for_each(|number| println!("{}", line(number))));

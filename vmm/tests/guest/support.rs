@@ -130,8 +130,9 @@ pub fn run(
         Port::Hvc0 => "hvc0",
         Port::TtyS0 => "ttyS0",
     };
-    let init =
-        format!("HYPE_GUEST=1 RUST_BACKTRACE=1 -- --exact {name} --nocapture --test-threads=1");
+    let init = format!(
+        "HYPE_GUEST=1 RUST_BACKTRACE=1 -- --exact {name} --include-ignored --nocapture --test-threads=1"
+    );
     let cmdline = format!("console={console} {cmdline} {init}");
     let mut payload = Payload::linux(kernel).cmdline(cmdline);
     if initrd {
@@ -142,7 +143,10 @@ pub fn run(
     let screen = Arc::new(Screen::default());
     let (keys, keyboard) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let input = Some(Input::fd(keys).unwrap());
-    let output = Some(Output::writer(Writer(Arc::clone(&screen), echo)));
+    let output = Output::writer(Writer(Arc::clone(&screen), echo));
+    // Kept, so that the machine's end does not give up on it: a busy host may take its time.
+    let printed = output.clone();
+    let output = Some(output);
     let mut resizer = None;
     match port {
         Port::Hvc0 => {
@@ -168,6 +172,7 @@ pub fn run(
     host(&mut view);
     let outcome = machine.join().unwrap();
     drop(watchdog);
+    assert!(printed.finish(deadline), "{printed:?}");
     let text = screen.text();
     let outcome = outcome.unwrap_or_else(|error| panic!("{error:?}; the guest printed:\n{text}"));
     Some(Ended {

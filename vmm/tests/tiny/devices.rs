@@ -1,10 +1,15 @@
 //! Virtio devices, driven by guests that are nothing but a list of register writes.
 
+use crate::driven::Driven;
 use crate::guest::*;
 use crate::kvm_test;
 use std::sync::Arc;
+use std::time::Duration;
+use vmm::virtio::console::Console;
 use vmm::virtio::device::Kind;
+use vmm::virtio::stream::Output;
 use vmm::virtio::{ConfigSpace, Device, Event, Io, Spec};
+use vmm::vm_memory::{Bytes, GuestAddress};
 use vmm::{Config, Error, Outcome, Vm};
 
 /// The first virtio-mmio window, and the registers of virtio 1.2, 4.2.2.
@@ -102,5 +107,31 @@ kvm_test!(
 
         assert!(matches!(&error, Error::DevicePanicked { device, .. } if device == "dummy0"));
         assert!(error.to_string().contains("a bug in the device"), "{error}");
+    }
+);
+
+kvm_test!(
+    what_a_guest_writes_to_its_console_right_before_it_ends_is_printed,
+    {
+        const TRANSMITQ: u32 = 1;
+        const TEXT: u32 = 0x3000;
+        const WORDS: &[u8] = b"Kernel panic - not syncing\n";
+        // Whether the console's thread or the end comes first is chance.
+        for _ in 0..50 {
+            let console = Driven::new(0, TRANSMITQ);
+            let code = console.send(console.start(Code::new())).power_off();
+            let (output, captured) = Output::capture();
+            let mut config = config_loaded(code, Code::new(), move |memory| {
+                let at = GuestAddress(u64::from(console.memory + TEXT));
+                memory.write_slice(WORDS, at).unwrap();
+                console.describe(memory, &[(TEXT, WORDS.len() as u32, 0)]);
+            });
+            config.devices = vec![Console::new(None, Some(output.clone())).into()];
+
+            assert_eq!(run(config), Outcome::Shutdown);
+
+            assert!(output.finish(Duration::from_secs(20)));
+            assert_eq!(captured.bytes(), WORDS);
+        }
     }
 );

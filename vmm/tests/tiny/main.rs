@@ -16,6 +16,7 @@ mod control;
 mod devices;
 #[path = "../common/dice.rs"]
 mod dice;
+mod driven;
 mod failures;
 mod guest;
 mod load;

@@ -7,10 +7,22 @@ use crate::memory::Region;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::{PoisonError, RwLock};
 use tempfile::TempDir;
 use vm_memory::{GuestAddress, GuestMemoryRegion, MemoryRegionAddress};
 
 const MIB: u64 = 1 << 20;
+
+/// Between fork and exec a child has all files of this process open, and with them their locks. Who
+/// starts one writes; who relies on a lock being gone with its file reads.
+static CHILDREN: RwLock<()> = RwLock::new(());
+
+fn spawn(mut command: Command) -> Child {
+    let _starting = CHILDREN.write().unwrap_or_else(PoisonError::into_inner);
+    // Returns once the child has its own program.
+    command.spawn().unwrap()
+}
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -183,6 +195,7 @@ fn a_file_that_may_not_be_written_can_be_read_only() {
 
 #[test]
 fn one_writer_or_many_readers() {
+    let _nobody_forks = CHILDREN.read().unwrap_or_else(PoisonError::into_inner);
     let folder = folder();
     let path = image(&folder, 4096);
     let reader = RawFile::options().read_only(true);
@@ -214,11 +227,9 @@ fn the_process_that_has_a_file_is_named() {
     let path = image(&folder, 4096);
     let file = File::options().read(true).write(true).open(&path).unwrap();
     let found = file.metadata().unwrap();
-    let mut child = std::process::Command::new("sleep")
-        .arg("60")
-        .stdin(file.try_clone().unwrap())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new("sleep");
+    command.arg("60").stdin(file.try_clone().unwrap());
+    let mut child = spawn(command);
     let identity = (found.dev(), found.ino());
     let holder = Holder::find(identity, file.as_fd());
     child.kill().unwrap();
@@ -364,12 +375,12 @@ fn a_limit_on_file_sizes_is_an_error_and_no_signal() {
     // Limits are the process's, so this one is a process of its own.
     if std::env::var_os("HYPE_TEST_FSIZE").is_none() {
         let test = "block::file::tests::a_limit_on_file_sizes_is_an_error_and_no_signal";
-        let status = std::process::Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .args(["--exact", test])
             .env("HYPE_TEST_FSIZE", "1")
-            .stdout(std::process::Stdio::null())
-            .status()
-            .unwrap();
+            .stdout(std::process::Stdio::null());
+        let status = spawn(command).wait().unwrap();
         assert!(status.success(), "{status}");
         return;
     }

@@ -2,9 +2,11 @@
 
 use super::{LONG, pipe};
 use crate::console::{Console, EMERG_WR, RECEIVEQ, TRANSMITQ};
-use crate::stream::{Input, Output};
+use crate::features::RING_PACKED;
+use crate::stream::{Captured, Input, Output};
 use crate::testing::{Driver, Transport};
 use crate::transport::mmio::Mmio;
+use crate::worker::Mode;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -175,4 +177,78 @@ fn emergency_writes_before_and_after_the_driver_is_ready_are_printed() {
     driver.transport.stop();
     assert!(output.finish(LONG));
     assert_eq!(captured.bytes(), b"abc");
+}
+
+/// A console whose device has no turn by itself, so that chains stay in the ring, with both rings.
+fn waiting_consoles() -> [(Driver<Mmio>, Output, Captured); 2] {
+    [0, RING_PACKED].map(|features| {
+        let (output, captured) = Output::capture();
+        let console = Console::new(None, Some(output.clone()));
+        let mut driver = Driver::mmio_in(Box::new(console), Mode::Inline);
+        driver.start(features);
+        (driver, output, captured)
+    })
+}
+
+#[test]
+fn what_is_in_the_ring_when_the_machine_ends_is_printed() {
+    for (mut driver, output, captured) in waiting_consoles() {
+        driver.send(TRANSMITQ, &[b"Kernel panic: "], &[]);
+        driver.send(TRANSMITQ, &[b"not ", b"syncing\n"], &[]);
+        driver
+            .transport
+            .write_config(EMERG_WR as u64, &u32::from(b'!').to_le_bytes());
+
+        driver.transport.stop();
+
+        assert!(output.finish(LONG));
+        assert_eq!(captured.bytes(), b"Kernel panic: not syncing\n!");
+    }
+}
+
+#[test]
+fn what_is_in_the_ring_when_a_paused_machine_ends_is_printed() {
+    for (mut driver, output, captured) in waiting_consoles() {
+        driver.transport.pause().unwrap();
+        driver.send(TRANSMITQ, &[b"last words\n"], &[]);
+
+        driver.transport.stop();
+
+        assert!(output.finish(LONG));
+        assert_eq!(captured.bytes(), b"last words\n");
+    }
+}
+
+#[test]
+fn what_the_output_has_no_room_for_at_the_end_is_dropped_and_counted() {
+    let (_reader, writer) = pipe();
+    let mut filled = File::from(writer.try_clone().unwrap());
+    rustix::io::ioctl_fionbio(&filled, true).unwrap();
+    while filled.write(&[b'x'; 4096]).is_ok() {}
+    let output = Output::fd(writer).unwrap();
+    let console = Console::new(None, Some(output.clone()));
+    let mut driver = Driver::mmio_in(Box::new(console), Mode::Inline);
+    driver.start(0);
+    for _ in 0..10 {
+        driver.send(TRANSMITQ, &[&[b'x'; 32_768]], &[]);
+    }
+
+    driver.transport.stop();
+
+    // 256 KiB wait for the host.
+    assert_eq!(output.dropped(), 64 << 10);
+}
+
+#[test]
+fn a_console_that_has_failed_takes_nothing_more_at_the_end() {
+    let (output, captured) = Output::capture();
+    let mut driver = start(Console::new(None, Some(output.clone())));
+    driver.rings[usize::from(TRANSMITQ)].corrupt();
+    driver.notify(TRANSMITQ);
+    driver.wait_for_needs_reset();
+
+    driver.transport.stop();
+
+    assert!(output.finish(LONG));
+    assert_eq!(captured.bytes(), b"");
 }
