@@ -13,6 +13,7 @@
 pub mod driver;
 pub mod echo;
 pub mod faulty;
+pub mod http;
 pub mod irq;
 pub mod msi;
 pub mod qcow2;

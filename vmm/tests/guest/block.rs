@@ -1,75 +1,25 @@
 //! Disks: what the guest writes the host finds, and the other way round.
 
 use super::*;
-use crate::support::{Plan, read_to_string};
-use rustix::fs::{OFlags, fdatasync};
+use crate::support::disk::{MIB, check, disk, drop_caches, fill, pattern};
+use crate::support::{Plan, amount, read_to_string};
+use rustix::fs::fdatasync;
 use rustix::ioctl::{Setter, ioctl, opcode};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use vm_memory::VolatileSlice;
 use vmm::virtio::block::{Block, BlockStorage, MemoryDisk, Properties, RawFile};
 use vmm::virtio::transport::Rings;
 use vmm::{Transport, VirtioDevice};
 
-const MIB: usize = 1 << 20;
 /// How much is copied in the large test.
-const LARGE: usize = 64 * MIB;
-
-/// A MiB of a disk: noise, with its own number at the start of each page, so that a page in the
-/// wrong place is found. Emulated hosts are slow, so most of it is the same in each MiB.
-fn pattern(seed: u64, mebibyte: usize) -> Vec<u8> {
-    let mut state = seed;
-    let mut noise = [0; 4096];
-    for word in noise.chunks_mut(8) {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        word.copy_from_slice(&state.to_be_bytes());
-    }
-    let mut bytes = noise.repeat(MIB / noise.len());
-    for (number, page) in bytes.chunks_mut(noise.len()).enumerate() {
-        page[..8].copy_from_slice(&((mebibyte << 32 | number) as u64).to_le_bytes());
-    }
-    bytes
-}
-
-fn fill(file: &File, seed: u64, len: usize) {
-    for mebibyte in 0..len / MIB {
-        let place = (mebibyte * MIB) as u64;
-        file.write_all_at(&pattern(seed, mebibyte), place).unwrap();
-    }
-}
-
-fn check(file: &File, seed: u64, len: usize) {
-    let mut bytes = vec![0; MIB];
-    for mebibyte in 0..len / MIB {
-        file.read_exact_at(&mut bytes, (mebibyte * MIB) as u64)
-            .unwrap();
-        assert!(
-            bytes == pattern(seed, mebibyte),
-            "MiB {mebibyte} of pattern {seed}"
-        );
-    }
-}
-
-/// A disk as the guest has it, past its page cache or not.
-fn disk(name: &str, direct: bool) -> File {
-    let flags = if direct {
-        OFlags::DIRECT
-    } else {
-        OFlags::empty()
-    };
-    File::options()
-        .read(true)
-        .write(true)
-        .custom_flags(flags.bits() as i32)
-        .open(Path::new("/dev").join(name))
-        .unwrap_or_else(|error| panic!("{name}: {error}"))
+fn large() -> usize {
+    amount("HYPE_TEST_MIB", 64) as usize * MIB
 }
 
 fn queue(disk: &str, what: &str) -> String {
@@ -122,18 +72,18 @@ fn add(plan: &mut Plan, block: Block) {
 guest_test! {
     what_the_guest_writes_the_host_finds_and_the_other_way_round,
     config: |plan| {
-        let image = Image::new("large", 2 * LARGE);
-        fill(&image.file(), 1, LARGE);
+        let image = Image::new("large", 2 * large());
+        fill(&image.file(), 1, large());
         add(plan, Block::open(&image.0).unwrap());
         std::mem::forget(image);
     },
     guest: || {
         let size: usize = read_to_string("/sys/block/vda/size").trim().parse().unwrap();
-        assert_eq!(size * 512, 2 * LARGE);
+        assert_eq!(size * 512, 2 * large());
         let disk = disk("vda", false);
-        check(&disk, 1, LARGE);
-        for mebibyte in 0..LARGE / MIB {
-            disk.write_all_at(&pattern(2, mebibyte), (LARGE + mebibyte * MIB) as u64).unwrap();
+        check(&disk, 1, large());
+        for mebibyte in 0..large() / MIB {
+            disk.write_all_at(&pattern(2, mebibyte), (large() + mebibyte * MIB) as u64).unwrap();
         }
         fdatasync(&disk).unwrap();
         println!("written");
@@ -141,17 +91,17 @@ guest_test! {
         let mut bytes = vec![0; MIB + 4096];
         let aligned = bytes.as_ptr().align_offset(4096);
         let bytes = &mut bytes[aligned..aligned + MIB];
-        crate::block::disk("vda", true).read_exact_at(bytes, LARGE as u64).unwrap();
+        crate::support::disk::disk("vda", true).read_exact_at(bytes, large() as u64).unwrap();
         assert!(*bytes == pattern(2, 0));
     },
     host: |host| {
         host.expect("written");
         let image = image("large");
         let file = image.file();
-        check(&file, 1, LARGE);
+        check(&file, 1, large());
         let mut bytes = vec![0; MIB];
-        for mebibyte in 0..LARGE / MIB {
-            file.read_exact_at(&mut bytes, (LARGE + mebibyte * MIB) as u64).unwrap();
+        for mebibyte in 0..large() / MIB {
+            file.read_exact_at(&mut bytes, (large() + mebibyte * MIB) as u64).unwrap();
             assert!(bytes == pattern(2, mebibyte), "MiB {mebibyte}");
         }
     },
@@ -192,10 +142,6 @@ guest_test! {
     },
     host: |_| {},
     ends: Outcome::Shutdown,
-}
-
-fn drop_caches() {
-    std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
 }
 
 guest_test! {

@@ -5,39 +5,52 @@
 //! says what has to be seen. After each case the device has to work again after a reset, and the
 //! canaries have to sing: a disk, and now and then the console, which the kernel's own drivers have.
 //!
-//! One machine goes through all cases of one ring layout, on a disk, a read-only disk, an entropy
-//! device and a second console. A case that fails does not end the others.
+//! One machine goes through all cases of one transport and one ring layout, on a disk, a read-only
+//! disk, an entropy device and a second console. Two more have a second processor, and go through
+//! what needs one: memory and registers that change while a device reads them. A case that fails
+//! does not end the others.
+//!
+//! The guest's half knows nothing of hype, so that other hypervisors can be asked the same:
+//! `etc/hostile-qemu` does. With `HYPE_GUEST_ALONE` in the environment there is no host's half, and
+//! the verdict on each case is printed.
 
+mod canary;
 mod cases;
 mod rig;
 mod target;
+mod transport;
 
 use super::*;
 use crate::support::Plan;
+use canary::Canary;
+use cases::Case;
 use rig::{DISK, Rig, contents, header};
-use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::io::{BufRead, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::Instant;
-use target::Window;
+use target::Found;
+use transport::Registers;
+use vmm::Transport;
 use vmm::virtio::Kind;
 use vmm::virtio::block::{Block, MemoryDisk, RawFile};
 use vmm::virtio::console::Console;
 use vmm::virtio::rng::Rng;
 use vmm::virtio::stream::{Input, Output};
 
-/// The targets' numbers. Before them come the canary and the console.
-const TARGETS: std::ops::Range<u64> = 2..6;
+/// How many devices there are to take.
+const TARGETS: usize = 4;
 const CANARY: &str = "canary";
 const PAGE: usize = 4096;
 /// How many cases there are from one look at the disks to the next.
 const STRIDE: usize = 8;
 
 /// The machine of these tests.
-fn build(plan: &mut Plan) {
+fn build(plan: &mut Plan, transport: Transport) {
+    plan.config.transport = transport;
     plan.cmdline.push(' ');
     plan.cmdline.push_str(target::CMDLINE);
     let canary = Block::new(MemoryDisk::new(1 << 20).unwrap());
@@ -65,40 +78,15 @@ fn build(plan: &mut Plan) {
     plan.behind_console.push(Console::new(input, output).into());
 }
 
-/// A disk that only the kernel uses.
-struct Canary(File);
-
-impl Canary {
-    fn find() -> Canary {
-        let name = ["vda", "vdb", "vdc"].into_iter().find(|name| {
-            let serial = std::fs::read_to_string(format!("/sys/block/{name}/serial"));
-            serial.is_ok_and(|serial| serial.trim() == CANARY)
-        });
-        let disk = File::options()
-            .read(true)
-            .write(true)
-            .custom_flags(OFlags::DIRECT.bits() as i32)
-            .open(format!("/dev/{}", name.expect("a canary")))
-            .unwrap();
-        Canary(disk)
-    }
-
-    /// Writes a page of its own for each time, and reads it.
-    fn sing(&self, time: usize) {
-        let mut buffer = vec![0u8; 2 * PAGE];
-        let aligned = buffer.as_ptr().align_offset(PAGE);
-        let page = &mut buffer[aligned..aligned + PAGE];
-        let place = (time % 256 * PAGE) as u64;
-        page.fill(time as u8);
-        self.0.write_all_at(page, place).unwrap();
-        page.fill(!(time as u8));
-        self.0.read_exact_at(page, place).unwrap();
-        assert!(page.iter().all(|byte| *byte == time as u8));
-    }
+fn alone() -> bool {
+    std::env::var_os("HYPE_GUEST_ALONE").is_some()
 }
 
 /// Asks the host for a word, and prints it in capitals.
 fn echo() {
+    if alone() {
+        return;
+    }
     println!("say something");
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).unwrap();
@@ -107,7 +95,7 @@ fn echo() {
 
 /// Says a word whenever the guest asks for one, which is once for each target.
 fn answer(host: &mut Host) {
-    for number in TARGETS {
+    for number in 0..TARGETS {
         host.expect("say something");
         host.type_bytes(format!("tweet{number}\n").as_bytes());
         host.expect(&format!("heard TWEET{number}"));
@@ -118,62 +106,132 @@ fn answer(host: &mut Host) {
     println!("{}", count.unwrap());
 }
 
-/// Takes all devices in turn, and goes through the cases for each.
-fn misbehave(packed: bool) {
-    let windows: Vec<Window> = TARGETS.map(Window::take).collect();
-    let memory = target::memory();
-    let canary = Canary::find();
-    let (mut count, mut failed) = (0, 0);
-    // Whatever a case has to say is said on one line.
-    std::panic::set_hook(Box::new(|what| println!("  {what}")));
-    for window in windows {
-        let mut rig = Rig::new(window, memory.clone(), packed);
-        let begin = Instant::now();
-        let (cases, bad) = all_cases(&mut rig, &canary);
-        println!("{:?}: {cases} cases, {:?}", rig.kind, begin.elapsed());
-        count += cases;
-        failed += bad;
-        echo();
-    }
-    println!("hostile: {count} cases, {failed} failed");
-    assert_eq!(failed, 0);
+/// How many cases there were, and how many failed.
+#[derive(Default)]
+struct Count {
+    cases: usize,
+    failed: usize,
 }
 
-/// Goes through the cases for a device. Tells how many there were, and how many failed.
-fn all_cases(rig: &mut Rig, canary: &Canary) -> (usize, usize) {
+impl Count {
+    /// Goes through a case.
+    fn add(&mut self, name: &str, run: impl FnOnce()) {
+        self.cases += 1;
+        let result = catch_unwind(AssertUnwindSafe(run));
+        if result.is_err() {
+            self.failed += 1;
+            println!("FAILED: {name}");
+        } else if alone() {
+            println!("ok: {name}");
+        }
+    }
+
+    /// The last word of a guest.
+    fn tell(self) {
+        println!("hostile: {} cases, {} failed", self.cases, self.failed);
+        assert_eq!(self.failed, 0);
+    }
+}
+
+/// Takes all devices but the canary and the first console.
+fn take_all() -> Vec<Rig> {
+    // Whatever a case has to say is said on one line.
+    std::panic::set_hook(Box::new(|what| println!("  {what}")));
+    let memory = target::memory();
+    let canary = Rc::new(Canary::find());
+    let mut all = Found::all();
+    all.retain(|found| !found.has_disk(canary.name()));
+    let console = all
+        .iter()
+        .position(|found| found.kind == u32::from(Kind::Console.id()));
+    all.remove(console.unwrap());
+    assert_eq!(all.len(), TARGETS);
+    all.iter()
+        .map(|found| {
+            let registers = Registers::take(found);
+            Rig::new(registers, memory.clone(), canary.clone())
+        })
+        .collect()
+}
+
+/// Takes all devices in turn, and goes through the cases for each.
+fn misbehave(packed: bool) {
+    let mut count = Count::default();
+    for mut rig in take_all() {
+        rig.packed = packed;
+        go_through(&mut rig, cases::of, &mut count);
+        echo();
+    }
+    count.tell();
+}
+
+/// The same with what takes two processors, in both ring layouts.
+fn race() {
+    let mut count = Count::default();
+    let mut rigs = take_all();
+    for rig in &mut rigs {
+        for packed in [false, true] {
+            rig.packed = packed;
+            go_through(rig, cases::races, &mut count);
+        }
+        echo();
+    }
+    across(&mut rigs, &mut count);
+    count.tell();
+}
+
+/// What a disk and an entropy device do to each other.
+fn across(rigs: &mut [Rig], count: &mut Count) {
+    let is_disk = |rig: &&mut Rig| rig.kind == Kind::Block && !rig.read_only;
+    let is_random = |rig: &&mut Rig| rig.kind == Kind::Rng;
+    let (front, back) = rigs.split_at_mut(rigs.len() / 2);
+    let disk = front.iter_mut().find(is_disk).unwrap();
+    let random = back.iter_mut().find(is_random).unwrap();
+    for packed in [false, true] {
+        (disk.packed, random.packed) = (packed, packed);
+        for pair in cases::PAIRS {
+            count.add(pair.name, || (pair.run)(disk, random));
+        }
+    }
+}
+
+/// Goes through the cases for a device.
+fn go_through(rig: &mut Rig, cases: fn(&Rig) -> Vec<Case>, count: &mut Count) {
+    let begin = Instant::now();
     let is_disk = rig.kind == Kind::Block;
     if is_disk && !rig.read_only {
         rig.start();
         let (status, _) = rig.request(&[&header(1, 0), &contents()], &[1]);
         assert_eq!(status, [0]);
     }
-    let cases = cases::of(rig);
-    let mut failed = 0;
+    let cases = cases(rig);
     for (number, case) in cases.iter().enumerate() {
         let look = number % STRIDE == 0 || number + 1 == cases.len();
-        let result = catch_unwind(AssertUnwindSafe(|| {
+        count.add(&format!("{:?}: {}", rig.kind, case.name), || {
             rig.start();
             (case.run)(rig);
             rig.recovers();
             if look {
-                canary.sing(number);
+                rig.canary.sing();
             }
             if look && is_disk {
                 rig.has_kept_the_disk();
             }
-        }));
-        if result.is_err() {
-            failed += 1;
-            println!("FAILED: {:?}: {}", rig.kind, case.name);
-        }
+        });
     }
     rig.reset();
-    (cases.len(), failed)
+    println!(
+        "{:?}: {} cases, {} rounds by chance, {:?}",
+        rig.kind,
+        cases.len(),
+        std::mem::take(&mut rig.rounds),
+        begin.elapsed()
+    );
 }
 
 guest_test! {
     a_guest_that_breaks_the_rules_of_split_rings_harms_only_itself,
-    config: build,
+    config: |plan| build(plan, Transport::Mmio),
     guest: || misbehave(false),
     host: answer,
     ends: Outcome::Shutdown,
@@ -181,8 +239,46 @@ guest_test! {
 
 guest_test! {
     a_guest_that_breaks_the_rules_of_packed_rings_harms_only_itself,
-    config: build,
+    config: |plan| build(plan, Transport::Mmio),
     guest: || misbehave(true),
+    host: answer,
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    a_guest_that_breaks_the_rules_of_split_rings_on_pci_harms_only_itself,
+    config: |plan| build(plan, Transport::Pci),
+    guest: || misbehave(false),
+    host: answer,
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    a_guest_that_breaks_the_rules_of_packed_rings_on_pci_harms_only_itself,
+    config: |plan| build(plan, Transport::Pci),
+    guest: || misbehave(true),
+    host: answer,
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    a_guest_that_changes_things_while_they_are_read_harms_only_itself,
+    config: |plan| {
+        build(plan, Transport::Mmio);
+        plan.config.cpus = 2;
+    },
+    guest: race,
+    host: answer,
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    a_guest_that_changes_things_on_pci_while_they_are_read_harms_only_itself,
+    config: |plan| {
+        build(plan, Transport::Pci);
+        plan.config.cpus = 2;
+    },
+    guest: race,
     host: answer,
     ends: Outcome::Shutdown,
 }

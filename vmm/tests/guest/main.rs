@@ -20,14 +20,20 @@ mod block;
 mod console;
 #[path = "../common/dice.rs"]
 mod dice;
+mod file_systems;
 mod hostile;
 #[cfg(feature = "http")]
 mod http;
+mod killed;
 mod lifecycle;
 mod load;
 mod machine;
+mod many_disks;
 mod own_device;
+mod qcow2;
+mod requests;
 mod support;
+mod trouble;
 
 use support::{Ended, Host, init};
 use vmm::Outcome;
@@ -50,18 +56,33 @@ macro_rules! guest_test {
             if $crate::support::init::is_guest() {
                 $crate::support::init::run($guest);
             }
-            let test = concat!(module_path!(), "::", stringify!($name));
-            let Some(ended) = $crate::support::run(test, $config, $host) else {
+            let Some(ended) = $crate::support::run(test_name!($name), $config, $host) else {
                 return;
             };
-            assert!(
-                matches!(ended.outcome, $ends),
-                "ended with {:?} instead of {}; the guest printed:\n{}",
-                ended.outcome,
-                stringify!($ends),
-                ended.text
-            );
+            assert_ends!(ended, $ends);
         }
     };
 }
 use guest_test;
+
+/// What a test is called, so that its guest half can be asked for.
+macro_rules! test_name {
+    ($name:ident) => {
+        concat!(module_path!(), "::", stringify!($name))
+    };
+}
+use test_name;
+
+/// How a machine has to end.
+macro_rules! assert_ends {
+    ($ended:expr, $ends:pat) => {
+        assert!(
+            matches!($ended.outcome, $ends),
+            "ended with {:?} instead of {}; the guest printed:\n{}",
+            $ended.outcome,
+            stringify!($ends),
+            $ended.text
+        );
+    };
+}
+use assert_ends;

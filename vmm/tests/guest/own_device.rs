@@ -4,7 +4,7 @@
 mod example;
 
 use super::*;
-use crate::support::{Watchdog, initrd, kernel};
+use crate::support::{Watchdog, deadline, initrd, kernel};
 use std::sync::mpsc;
 use vmm::loader::Payload;
 
@@ -26,13 +26,13 @@ fn the_example_hears_each_line_of_its_guest() {
     };
     let init = format!("HYPE_GUEST=1 -- --exact {name} --nocapture --test-threads=1");
     let payload = Payload::linux(kernel)
-        .initrd(initrd())
+        .initrd(initrd(&[]))
         .cmdline(format!("console=hvc0 reboot=t quiet panic=-1 {init}"));
     let (tell, told) = mpsc::channel();
     let hear = move |line: &str| tell.send(line.to_owned()).unwrap();
 
     let vm = example::machine(payload, hear).unwrap();
-    let watchdog = Watchdog::start(vm.handle());
+    let watchdog = Watchdog::start(vm.handle(), deadline());
     let outcome = vm.run().unwrap();
     drop(watchdog);
 

@@ -1,11 +1,14 @@
 //! The host half's tools: a machine with the test binary as its init, and what it prints.
 
+pub mod disk;
 pub mod init;
+pub mod tools;
 
 use rustix::pipe::{PipeFlags, pipe_with};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -16,8 +19,30 @@ use vmm::virtio::stream::{Input, Output};
 use vmm::virtio::transport::Rings;
 use vmm::{Config, Handle, Outcome, Report, SerialPort, VirtioDevice, Vm};
 
+/// How much a test does may be said by these variables, for what takes too long to be done each
+/// time. Both halves of a test read them. With more work, a test needs more than the usual time.
+const AMOUNTS: [&str; 4] = [
+    DEADLINE,
+    "HYPE_TEST_MIB",
+    "HYPE_TEST_REQUESTS",
+    "HYPE_TEST_KILLS",
+];
+const DEADLINE: &str = "HYPE_TEST_DEADLINE";
+
+/// What one of these variables says, or what is usual.
+pub fn amount(name: &str, usual: u64) -> u64 {
+    assert!(AMOUNTS.contains(&name), "the guest does not know {name}");
+    let number = |text: String| {
+        text.parse()
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    std::env::var(name).map_or(usual, number)
+}
+
 /// A guest that has not ended by then is stopped, and its test fails. Emulated hosts are slow.
-const DEADLINE: Duration = Duration::from_secs(100);
+pub fn deadline() -> Duration {
+    Duration::from_secs(amount(DEADLINE, 100))
+}
 
 /// How a machine ended, and what its guest had printed.
 pub struct Ended {
@@ -42,6 +67,14 @@ pub struct Plan {
     pub rings: Rings,
     /// Devices that the guest finds behind the console.
     pub behind_console: Vec<VirtioDevice>,
+    /// Files that the guest has beside its init: where it finds them, and where they are.
+    pub files: Vec<(String, PathBuf)>,
+    /// Whether the test binary is in an initrd. If it is not, `/init` of the root file system is it.
+    pub initrd: bool,
+    /// When the guest is taken for one that has fallen silent.
+    pub deadline: Duration,
+    /// Show on our standard output what the guest prints, at once.
+    pub echo: bool,
 }
 
 /// The host's view of the running machine.
@@ -68,16 +101,29 @@ pub fn run(
         port: Port::Hvc0,
         rings: Rings::default(),
         behind_console: Vec::new(),
+        files: Vec::new(),
+        initrd: true,
+        deadline: deadline(),
+        echo: false,
     };
     plan_to_be.config.memory = 256 << 20;
     plan(&mut plan_to_be);
     let Plan {
         mut config,
-        cmdline,
+        mut cmdline,
         port,
         rings,
         behind_console,
+        files,
+        initrd,
+        deadline,
+        echo,
     } = plan_to_be;
+    for name in AMOUNTS {
+        if let Ok(amount) = std::env::var(name) {
+            cmdline += &format!(" {name}={amount}");
+        }
+    }
 
     let console = match port {
         Port::Hvc0 => "hvc0",
@@ -86,12 +132,16 @@ pub fn run(
     let init =
         format!("HYPE_GUEST=1 RUST_BACKTRACE=1 -- --exact {name} --nocapture --test-threads=1");
     let cmdline = format!("console={console} {cmdline} {init}");
-    config.payload = Some(Payload::linux(kernel).initrd(initrd()).cmdline(cmdline));
+    let mut payload = Payload::linux(kernel).cmdline(cmdline);
+    if initrd {
+        payload = payload.initrd(self::initrd(&files));
+    }
+    config.payload = Some(payload);
 
     let screen = Arc::new(Screen::default());
     let (keys, keyboard) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let input = Some(Input::fd(keys).unwrap());
-    let output = Some(Output::writer(Writer(Arc::clone(&screen))));
+    let output = Some(Output::writer(Writer(Arc::clone(&screen), echo)));
     let mut resizer = None;
     match port {
         Port::Hvc0 => {
@@ -112,7 +162,7 @@ pub fn run(
         screen: Arc::clone(&screen),
         seen: 0,
     };
-    let watchdog = Watchdog::start(handle.clone());
+    let watchdog = Watchdog::start(handle.clone(), deadline);
     let machine = thread::spawn(move || vm.run());
     host(&mut view);
     let outcome = machine.join().unwrap();
@@ -145,22 +195,39 @@ fn is_static() -> bool {
     cfg!(target_feature = "crt-static")
 }
 
-/// An initrd that holds this test binary as `/init`, and the console that init is started on.
-pub fn initrd() -> File {
-    let entries: [(&str, u32, Vec<u8>); 5] = [
-        ("dev", 0o040_755, Vec::new()),
-        ("proc", 0o040_755, Vec::new()),
-        ("sys", 0o040_755, Vec::new()),
-        ("dev/console", 0o020_600, Vec::new()),
-        (
-            "init",
-            0o100_755,
-            std::fs::read(std::env::current_exe().unwrap()).unwrap(),
-        ),
-    ];
+/// An initrd that holds this test binary as `/init`, the console that init is started on, and
+/// other files.
+pub fn initrd(files: &[(String, PathBuf)]) -> File {
+    const FOLDER: u32 = 0o040_755;
+    const PROGRAM: u32 = 0o100_755;
+    let read = |path: &Path| {
+        std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let mut entries = BTreeMap::from([
+        ("dev".to_owned(), (FOLDER, Vec::new())),
+        ("proc".to_owned(), (FOLDER, Vec::new())),
+        ("sys".to_owned(), (FOLDER, Vec::new())),
+        ("dev/console".to_owned(), (0o020_600, Vec::new())),
+    ]);
+    let init = std::env::current_exe().unwrap();
+    entries.insert("init".to_owned(), (PROGRAM, read(&init)));
+    for (name, path) in files {
+        let name = name.trim_start_matches('/');
+        for folder in Path::new(name).ancestors().skip(1) {
+            let folder = folder.to_str().unwrap();
+            if !folder.is_empty() {
+                entries
+                    .entry(folder.to_owned())
+                    .or_insert((FOLDER, Vec::new()));
+            }
+        }
+        entries.insert(name.to_owned(), (PROGRAM, read(path)));
+    }
+
     let mut archive = tempfile::tempfile().unwrap();
-    for (index, (name, mode, contents)) in entries.into_iter().enumerate() {
-        let entry = cpio::NewcBuilder::new(name)
+    // In the order of their names, so that a folder is there before what is in it.
+    for (index, (name, (mode, contents))) in entries.into_iter().enumerate() {
+        let entry = cpio::NewcBuilder::new(&name)
             .ino(index as u32 + 1)
             .nlink(1)
             .mode(mode)
@@ -179,15 +246,15 @@ pub fn initrd() -> File {
 pub struct Watchdog(Arc<(Mutex<bool>, Condvar)>);
 
 impl Watchdog {
-    pub fn start(handle: Handle) -> Self {
+    pub fn start(handle: Handle, deadline: Duration) -> Self {
         let over = Arc::new((Mutex::new(false), Condvar::new()));
         let watched = Arc::clone(&over);
         thread::spawn(move || {
             let (over, changed) = &*watched;
-            let wait = changed.wait_timeout_while(over.lock().unwrap(), DEADLINE, |over| !*over);
+            let wait = changed.wait_timeout_while(over.lock().unwrap(), deadline, |over| !*over);
             if wait.unwrap().1.timed_out() {
                 // How etc/test knows a guest that fell silent from one that said something wrong.
-                eprintln!("no answer: the guest is not over after {DEADLINE:?}");
+                eprintln!("no answer: the guest is not over after {deadline:?}");
                 handle.stop();
             }
         });
@@ -217,13 +284,18 @@ impl Screen {
     }
 }
 
-struct Writer(Arc<Screen>);
+/// Fills a screen, and our standard output if it is to be echoed.
+struct Writer(Arc<Screen>, bool);
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.bytes.lock().unwrap().extend_from_slice(bytes);
         self.0.writes.fetch_add(1, Ordering::SeqCst);
         self.0.changed.notify_all();
+        if self.1 {
+            io::stdout().write_all(bytes)?;
+            io::stdout().flush()?;
+        }
         Ok(bytes.len())
     }
 
@@ -235,7 +307,7 @@ impl Write for Writer {
 impl Host {
     /// Waits until the guest prints `text` behind what was expected before.
     pub fn expect(&mut self, text: &str) {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + deadline();
         let mut shown = self.screen.bytes.lock().unwrap();
         loop {
             let found = shown[self.seen..]

@@ -1,10 +1,9 @@
 //! A server on loopback that misbehaves: every byte is right, or there is an error, in time.
 
 mod failing;
-mod server;
 
 use super::*;
-use server::{Act, Answer, Asked, Served, Server};
+use crate::testing::http::{Act, Answer, Asked, Served, Server};
 
 const LEN: usize = 3 * BLOCK as usize + 1024;
 /// Less than users have, so that tests of servers that don't answer are short.

@@ -1,17 +1,28 @@
 //! The cases: which rule is broken, and what must be seen then.
 
+mod bar;
 mod block;
 mod chains;
+mod common;
+mod config;
 mod console;
+mod function;
+mod mmio;
+mod msix;
 mod packed;
-mod registers;
+mod pairs;
+mod races;
 mod rng;
 mod setup;
 mod split;
 mod status;
 
-use super::rig::Rig;
+use super::rig::{RUNNING, Rig};
+use super::transport::Registers;
 use vmm::virtio::Kind;
+
+pub use pairs::PAIRS;
+pub use races::cases as races;
 
 /// One way to misbehave. The device runs when a case starts, and is reset when it ends.
 pub struct Case {
@@ -30,26 +41,39 @@ fn case(name: impl Into<String>, run: impl Fn(&mut Rig) + 'static) -> Case {
 
 /// The cases for a device. What is the same for every device is tried on one of them.
 pub fn of(rig: &Rig) -> Vec<Case> {
-    match rig.kind {
-        Kind::Block if rig.read_only => block::of_a_read_only_disk(),
-        Kind::Block => {
-            let layout = if rig.packed {
-                packed::cases()
-            } else {
-                split::cases()
-            };
-            [block::cases(), chains::cases(), layout]
-                .into_iter()
-                .flatten()
-                .collect()
+    let on_pci = matches!(*rig.registers, Registers::Pci(_));
+    let all = match rig.kind {
+        Kind::Block if rig.read_only => vec![block::of_a_read_only_disk()],
+        Kind::Block => vec![
+            block::cases(),
+            chains::cases(rig),
+            match rig.packed {
+                true => packed::cases(),
+                false => split::cases(),
+            },
+            if on_pci { msix::cases() } else { Vec::new() },
+        ],
+        Kind::Console => vec![
+            console::cases(),
+            config::cases(),
+            match on_pci {
+                true => common::cases(),
+                false => mmio::cases(),
+            },
+        ],
+        _ => {
+            let mut all = vec![rng::cases(), setup::cases(rig), status::cases()];
+            if on_pci {
+                all.extend([function::cases(), bar::cases()]);
+            }
+            all
         }
-        Kind::Console => [console::cases(), registers::cases()]
-            .into_iter()
-            .flatten()
-            .collect(),
-        _ => [rng::cases(), setup::cases(rig), status::cases()]
-            .into_iter()
-            .flatten()
-            .collect(),
-    }
+    };
+    all.into_iter().flatten().collect()
+}
+
+/// The device goes on.
+fn ignored(rig: &mut Rig) {
+    assert_eq!(rig.status(), RUNNING);
+    rig.works();
 }

@@ -2,19 +2,25 @@
 //!
 //! It has no interrupt, which is the kernel's, so it looks again until something has happened.
 
-use super::target::{MEMORY, Window};
+use super::alone;
+use super::canary::Canary;
+use super::target::MEMORY;
+use super::transport::{Mmio, Pci, Registers};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+use vm_memory::{Bytes, GuestAddress};
 use vmm::virtio::features::RING_PACKED;
 use vmm::virtio::testing::Ring;
 use vmm::virtio::testing::ring::{Descriptor, NEXT, WRITE};
-use vmm::virtio::transport::mmio::register;
 use vmm::virtio::transport::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET};
 use vmm::virtio::{GuestMemory, Kind};
 
 /// Far more than any device needs. Emulated hosts are slow.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same of a hypervisor that is expected to differ here and there.
+const PATIENCE_ALONE: Duration = Duration::from_millis(500);
 /// How long to wait between two looks.
 const NAP: Duration = Duration::from_micros(100);
 
@@ -34,50 +40,59 @@ const VIRTIO_BLK_F_RO: u64 = 1 << 5;
 
 /// A device, and the driver's side of it.
 pub struct Rig {
-    pub window: Window,
+    pub registers: Arc<Registers>,
     pub kind: Kind,
     pub packed: bool,
     pub read_only: bool,
     pub rings: Vec<Ring>,
     /// The features that the device offers.
     offered: u64,
-    memory: Arc<GuestMemory>,
+    pub memory: Arc<GuestMemory>,
+    /// Where its rings and buffers are.
+    pub area: u64,
+    pub canary: Rc<Canary>,
+    /// How often things were tried that come out by chance.
+    pub rounds: usize,
 }
 
 impl Rig {
-    pub fn new(window: Window, memory: Arc<GuestMemory>, packed: bool) -> Rig {
-        assert_eq!(
-            window.get(register::MAGIC_VALUE),
-            u32::from_le_bytes(*b"virt")
-        );
-        let kind = match window.get(register::DEVICE_ID) {
+    pub fn new(registers: Registers, memory: Arc<GuestMemory>, canary: Rc<Canary>) -> Rig {
+        let kind = match registers.device_id() {
             2 => Kind::Block,
             3 => Kind::Console,
             4 => Kind::Rng,
             other => panic!("device {other}"),
         };
-        let half = |select| {
-            window.set(register::DEVICE_FEATURES_SEL, select);
-            u64::from(window.get(register::DEVICE_FEATURES))
-        };
+        let half = |select| u64::from(registers.device_features(select));
         let offered = half(0) | half(1) << 32;
         Rig {
-            window,
+            registers: Arc::new(registers),
             kind,
-            packed,
+            packed: false,
             read_only: kind == Kind::Block && offered & VIRTIO_BLK_F_RO != 0,
             rings: Vec::new(),
             offered,
             memory,
+            area: MEMORY,
+            canary,
+            rounds: 0,
         }
     }
 
+    pub fn mmio(&self) -> &Mmio {
+        self.registers.mmio()
+    }
+
+    pub fn pci(&self) -> &Pci {
+        self.registers.pci()
+    }
+
     pub fn status(&self) -> u32 {
-        self.window.get(register::STATUS)
+        self.registers.status()
     }
 
     pub fn set_status(&self, status: u32) {
-        self.window.set(register::STATUS, status);
+        self.registers.set_status(status);
     }
 
     pub fn reset(&mut self) {
@@ -93,9 +108,8 @@ impl Rig {
 
     pub fn set_features(&self, features: u64) {
         for select in [0, 1] {
-            self.window.set(register::DRIVER_FEATURES_SEL, select);
             let half = (features >> (32 * select)) as u32;
-            self.window.set(register::DRIVER_FEATURES, half);
+            self.registers.set_driver_features(select, half);
         }
     }
 
@@ -121,31 +135,16 @@ impl Rig {
         assert!(self.offer_features(features), "{features:#x} were refused");
     }
 
-    pub fn max_size(&self, queue: u32) -> u32 {
-        self.window.set(register::QUEUE_SEL, queue);
-        self.window.get(register::QUEUE_NUM_MAX)
-    }
-
     /// A ring for a queue, of which the device knows nothing yet.
     pub fn ring(&self, queue: u16, size: u16, features: u64) -> Ring {
-        let start = MEMORY + u64::from(queue) * QUEUE_MEMORY;
+        let start = self.area + u64::from(queue) * QUEUE_MEMORY;
         Ring::new(&self.memory, start..start + QUEUE_MEMORY, size, features)
     }
 
     /// Tells the device the size of a queue and where it is.
-    pub fn place(&self, queue: u32, size: u32, [desc, driver, device]: [u64; 3]) {
-        self.window.set(register::QUEUE_SEL, queue);
-        self.window.set(register::QUEUE_NUM, size);
-        self.window.set_wide(register::QUEUE_DESC_LOW, desc);
-        self.window.set_wide(register::QUEUE_DRIVER_LOW, driver);
-        self.window.set_wide(register::QUEUE_DEVICE_LOW, device);
-    }
-
-    /// Writes `QueueReady`, and tells what it reads then.
-    pub fn enable(&self, queue: u32, value: u32) -> u32 {
-        self.window.set(register::QUEUE_SEL, queue);
-        self.window.set(register::QUEUE_READY, value);
-        self.window.get(register::QUEUE_READY)
+    pub fn place(&self, queue: u32, size: u32, areas: [u64; 3]) {
+        self.registers.set_size(queue, size);
+        self.registers.set_areas(queue, areas);
     }
 
     /// A ring for each queue, enabled.
@@ -154,7 +153,7 @@ impl Rig {
         for queue in 0..=self.queue() {
             let ring = self.ring(queue, size, features);
             self.place(queue.into(), size.into(), areas(&ring));
-            assert_eq!(self.enable(queue.into(), 1), 1, "queue {queue}");
+            assert_eq!(self.registers.enable(queue.into(), 1), 1, "queue {queue}");
             self.rings.push(ring);
         }
     }
@@ -164,7 +163,8 @@ impl Rig {
         self.negotiate(without);
         self.set_up(size, without);
         self.set_status(RUNNING);
-        assert_eq!(self.status(), RUNNING);
+        // It may have found by now what another processor writes to the ring.
+        assert_eq!(self.status() & !u32::from(NEEDS_RESET), RUNNING);
     }
 
     pub fn start(&mut self) {
@@ -183,7 +183,7 @@ impl Rig {
     }
 
     pub fn kick(&self) {
-        self.window.set(register::QUEUE_NOTIFY, self.queue().into());
+        self.registers.notify(self.queue().into());
     }
 
     /// Makes these descriptors available as they are: in a split ring from descriptor 0 on.
@@ -271,13 +271,18 @@ impl Rig {
 
     /// The device says that it can't go on, and has used nothing since.
     pub fn refuses(&mut self) {
+        self.is_broken();
+        self.until("an interrupt that says so", |rig| {
+            (rig.registers.causes() & 2 != 0).then_some(())
+        });
+    }
+
+    /// The same of a device that may have said so before.
+    pub fn is_broken(&mut self) {
         self.until("NEEDS_RESET", |rig| {
             (rig.status() == RUNNING | u32::from(NEEDS_RESET)).then_some(())
         });
         assert_eq!(self.main().used_waiting(), 0, "used chains");
-        self.until("an interrupt that says so", |rig| {
-            (rig.window.get(register::INTERRUPT_STATUS) & 2 != 0).then_some(())
-        });
     }
 
     /// After a reset all is well.
@@ -295,9 +300,25 @@ impl Rig {
         assert!(bytes[..DISK] == contents(), "what is on the disk");
     }
 
+    /// Fills 256 bytes of memory.
+    pub fn fill(&self, address: u64, byte: u8) {
+        let bytes = [byte; 256];
+        let address = GuestAddress(address);
+        self.memory.write_slice(&bytes, address).unwrap();
+    }
+
+    /// Whether they are as they were filled.
+    pub fn is_filled(&self, address: u64, byte: u8) -> bool {
+        let mut bytes = [!byte; 256];
+        let address = GuestAddress(address);
+        self.memory.read_slice(&mut bytes, address).unwrap();
+        bytes == [byte; 256]
+    }
+
     /// Looks for something until it is there.
     pub fn until<R>(&mut self, what: &str, mut look: impl FnMut(&mut Self) -> Option<R>) -> R {
-        let deadline = Instant::now() + PATIENCE;
+        let patience = if alone() { PATIENCE_ALONE } else { PATIENCE };
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(found) = look(self) {
                 return found;

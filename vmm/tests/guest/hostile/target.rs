@@ -1,7 +1,7 @@
-//! What a guest can lay its hands on: the registers of a device, taken from the kernel's driver,
-//! and memory that the kernel leaves alone, so that its addresses are known.
+//! What a guest can lay its hands on: devices, taken from the kernel's drivers, and memory that the
+//! kernel leaves alone, so that its addresses are known.
 //!
-//! Both are mapped through /dev/mem. A kernel with `STRICT_DEVMEM` gives out no RAM that it uses;
+//! All is mapped through /dev/mem. A kernel with `STRICT_DEVMEM` gives out no RAM that it uses;
 //! what `memmap` takes from it is none of that.
 
 use crate::support::read_to_string;
@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use vm_memory::GuestAddress;
@@ -21,40 +22,106 @@ pub const CMDLINE: &str = "memmap=16M$128M";
 pub const MEMORY: u64 = 128 << 20;
 pub const MEMORY_LEN: usize = 16 << 20;
 
-/// Where the first register window is, and how large each is.
-const WINDOWS: u64 = 0xd000_0000;
-pub const WINDOW: u64 = 0x1000;
+const PAGE: u64 = 4096;
 
-/// The registers of a device, for accesses of all widths.
-pub struct Window {
-    base: NonNull<u8>,
+/// A virtio device that the kernel has found.
+pub struct Found {
+    /// Its number: the kernel counts them as it finds them.
+    number: usize,
+    /// The device type.
+    pub kind: u32,
+    /// Itself, in sysfs. In the folder of what it was found as: a platform device or a function.
+    path: PathBuf,
 }
 
+impl Found {
+    /// All virtio devices, in the order in which they were found.
+    pub fn all() -> Vec<Found> {
+        let entries = std::fs::read_dir("/sys/bus/virtio/devices").unwrap();
+        let mut all: Vec<Found> = entries
+            .map(|entry| {
+                let path = entry.unwrap().path().canonicalize().unwrap();
+                let kind = read_to_string(path.join("device").to_str().unwrap());
+                let kind = kind.trim().trim_start_matches("0x");
+                Found {
+                    number: name(&path)["virtio".len()..].parse().unwrap(),
+                    kind: u32::from_str_radix(kind, 16).unwrap(),
+                    path,
+                }
+            })
+            .collect();
+        all.sort_by_key(|found| found.number);
+        all
+    }
+
+    /// Whether it has the disk of this name.
+    pub fn has_disk(&self, disk: &str) -> bool {
+        self.path.join("block").join(disk).exists()
+    }
+
+    /// What the transport calls it.
+    pub fn bus_name(&self) -> &str {
+        name(self.path.parent().unwrap())
+    }
+
+    /// Takes it from its driver. From then on nobody in the kernel touches it.
+    pub fn take(&self) {
+        let driver = self.path.parent().unwrap().join("driver/unbind");
+        std::fs::write(driver, self.bus_name()).unwrap();
+    }
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+/// Physical addresses, for accesses of all widths.
+pub struct Window {
+    base: NonNull<u8>,
+    address: u64,
+    len: u64,
+}
+
+// SAFETY: a window is memory that lasts as long as the process, and is only accessed by volatile
+// accesses of devices' registers, which any number of processors may make.
+unsafe impl Send for Window {}
+// SAFETY: as above.
+unsafe impl Sync for Window {}
+
 impl Window {
-    /// Takes the device with this number, in the order in which the machine has them, from its
-    /// driver.
-    pub fn take(number: u64) -> Window {
-        let address = WINDOWS + number * WINDOW;
-        std::fs::write(
-            "/sys/bus/platform/drivers/virtio-mmio/unbind",
-            platform_device(address),
-        )
-        .unwrap();
+    /// Maps what is at an address, for as long as the process lasts.
+    pub fn map(address: u64, len: u64) -> Window {
+        let start = address / PAGE * PAGE;
+        let inside = address - start;
         let mem = mem();
         // SAFETY: the kernel chooses the place, so that no existing mapping is touched.
         let base = unsafe {
             mmap(
                 std::ptr::null_mut(),
-                WINDOW as usize,
+                (inside + len).next_multiple_of(PAGE) as usize,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 &mem,
-                address,
+                start,
             )
         };
+        let base = NonNull::new(base.unwrap().cast::<u8>()).unwrap();
         Window {
-            base: NonNull::new(base.unwrap().cast()).unwrap(),
+            // SAFETY: within the first page of the mapping.
+            base: unsafe { base.add(inside as usize) },
+            address,
+            len,
         }
+    }
+
+    /// Its first address.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> u64 {
+        self.len
     }
 
     /// Reads as many bytes as `T` has, in one access at any offset.
@@ -89,7 +156,7 @@ impl Window {
     }
 
     fn place<T>(&self, offset: u64) -> *mut T {
-        assert!(offset + size_of::<T>() as u64 <= WINDOW);
+        assert!(offset + size_of::<T>() as u64 <= self.len);
         // SAFETY: within the mapping, as was just seen.
         unsafe { self.base.as_ptr().add(offset as usize) }.cast()
     }
@@ -128,14 +195,16 @@ fn mem() -> File {
         .unwrap()
 }
 
-/// How the kernel calls the device with registers at this address.
-fn platform_device(address: u64) -> String {
+/// Where the kernel has something of this name in its map of addresses: start and length.
+pub fn whereabouts(wanted: &str) -> (u64, u64) {
     let iomem = read_to_string("/proc/iomem");
-    let start = format!("{address:x}-");
-    let name = iomem.lines().find_map(|line| {
-        let (range, names) = line.trim().split_once(" : ")?;
-        range.starts_with(&start).then(|| names.split(' ').next())?
+    let found = iomem.lines().find_map(|line| {
+        let (range, name) = line.trim().split_once(" : ")?;
+        let rest = name.strip_prefix(wanted)?;
+        let (start, end) = range.split_once('-')?;
+        let number = |digits| u64::from_str_radix(digits, 16).ok();
+        let (start, end) = (number(start)?, number(end)?);
+        (rest.is_empty() || rest.starts_with(' ')).then_some((start, end + 1 - start))
     });
-    name.unwrap_or_else(|| panic!("nothing at {address:#x} in\n{iomem}"))
-        .to_owned()
+    found.unwrap_or_else(|| panic!("no {wanted} in\n{iomem}"))
 }

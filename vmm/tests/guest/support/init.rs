@@ -1,5 +1,6 @@
 //! The guest half's tools: what an init has to do.
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
 use std::panic::{UnwindSafe, catch_unwind};
@@ -12,8 +13,11 @@ pub fn is_guest() -> bool {
 /// Runs the guest half and powers off; a half that panics resets the machine instead.
 pub fn run(half: impl FnOnce() + UnwindSafe) -> ! {
     for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
-        mount(kind, place, kind, MountFlags::empty(), None)
-            .unwrap_or_else(|error| panic!("{place}: {error}"));
+        match mount(kind, place, kind, MountFlags::empty(), None) {
+            // On a root file system of a disk, the kernel has done it itself.
+            Ok(()) | Err(Errno::BUSY) => {}
+            Err(error) => panic!("{place}: {error}"),
+        }
     }
     let result = catch_unwind(half);
     println!(
@@ -25,6 +29,13 @@ pub fn run(half: impl FnOnce() + UnwindSafe) -> ! {
     } else {
         RebootCommand::Restart
     })
+}
+
+/// Runs the guest half of a test that boots several machines, or that has more than two halves.
+pub fn if_guest(half: impl FnOnce() + UnwindSafe) {
+    if is_guest() {
+        run(half);
+    }
 }
 
 /// Ends the machine from inside.

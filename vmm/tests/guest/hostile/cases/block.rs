@@ -4,7 +4,6 @@ use super::{Case, case};
 use crate::hostile::rig::{DISK, RUNNING, Rig, contents, header, link};
 use vmm::virtio::features::INDIRECT_DESC;
 use vmm::virtio::testing::ring::{Descriptor, WRITE};
-use vmm::virtio::transport::mmio::register::CONFIG;
 
 // Request types.
 const IN: u32 = 0;
@@ -18,6 +17,9 @@ const WRITE_ZEROES: u32 = 13;
 const OK: u8 = 0;
 const IOERR: u8 = 1;
 const UNSUPP: u8 = 2;
+
+/// Where the configuration says whether there is a cache to write to.
+const WCE: u64 = 32;
 
 const SECTORS: u64 = DISK as u64 / 512;
 
@@ -156,7 +158,7 @@ fn shapes() -> Vec<Case> {
 fn without_status() -> Vec<Case> {
     let mut cases = vec![case("the status is in the registers of a device", |rig| {
         let mut chain = rig.good();
-        chain.last_mut().unwrap().address = 0xd000_0000;
+        chain.last_mut().unwrap().address = rig.registers.address();
         rig.offer(&chain);
         rig.refuses();
     })];
@@ -306,7 +308,7 @@ fn flushes() -> Vec<Case> {
                 let request = header(OUT, 0);
                 let data = &contents()[..512];
                 for turn in 0..40u8 {
-                    rig.window.write(CONFIG + 32, turn.wrapping_mul(7));
+                    rig.registers.config().write(WCE, turn.wrapping_mul(7));
                     assert_eq!(status(rig, &[&request, data], &[1]), OK);
                 }
                 assert_eq!(rig.status(), RUNNING);
@@ -325,8 +327,8 @@ pub fn of_a_read_only_disk() -> Vec<Case> {
             assert_eq!(status(rig, &[&header(FLUSH, 0)], &[1]), IOERR);
         }),
         case("a read-only disk's cache is switched on", |rig| {
-            rig.window.write(CONFIG + 32, 1u8);
-            assert_eq!(rig.window.read::<u8>(CONFIG + 32), 0);
+            rig.registers.config().write(WCE, 1u8);
+            assert_eq!(rig.registers.config().read::<u8>(WCE), 0);
         }),
         case(
             "a write to a read-only disk of which F_RO was not taken",

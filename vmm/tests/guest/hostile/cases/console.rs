@@ -2,11 +2,10 @@
 
 use super::{Case, case};
 use crate::hostile::rig::{RUNNING, Rig};
-use vmm::virtio::transport::mmio::register::{CONFIG, QUEUE_NOTIFY};
 
 const F_EMERG_WRITE: u64 = 1 << 2;
 /// Where the character of an emergency is written.
-const EMERG_WR: u64 = CONFIG + 8;
+const EMERG_WR: u64 = 8;
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -38,41 +37,41 @@ pub fn cases() -> Vec<Case> {
         }),
         case("a doorbell of an empty receive queue", |rig| {
             for _ in 0..100 {
-                rig.window.set(QUEUE_NOTIFY, 0);
+                rig.registers.notify(0);
             }
             rig.works();
         }),
         case("emergencies without the feature", |rig| {
             rig.start_with(16, F_EMERG_WRITE);
-            rig.window.set(EMERG_WR, u32::from(b'?'));
+            rig.registers.config().set(EMERG_WR, u32::from(b'?'));
             rig.works();
         }),
         case("a storm of emergencies", |rig| {
             for character in 0..500 {
-                rig.window.set(EMERG_WR, character);
+                rig.registers.config().set(EMERG_WR, character);
             }
             rig.works();
         }),
         case("emergencies before the device runs", |rig| {
             rig.reset();
             for character in [0, 1, 0xffff_ff00, u32::MAX] {
-                rig.window.set(EMERG_WR, character);
+                rig.registers.config().set(EMERG_WR, character);
             }
             assert_eq!(rig.status(), 0);
         }),
         case("an emergency in bytes", |rig| {
             for at in 0..4 {
-                rig.window.write(EMERG_WR + at, b'?');
+                rig.registers.config().write(EMERG_WR + at, b'?');
             }
-            rig.window.write(EMERG_WR + 3, u16::MAX);
+            rig.registers.config().write(EMERG_WR + 3, u16::MAX);
             assert_eq!(rig.status(), RUNNING);
             rig.works();
         }),
         case("the size of the window is written", |rig| {
-            let before = rig.window.get(CONFIG);
-            rig.window.set(CONFIG, !before);
-            rig.window.write(CONFIG + 1, 0xa5u8);
-            assert_eq!(rig.window.get(CONFIG), before);
+            let before = rig.registers.config().get(0);
+            rig.registers.config().set(0, !before);
+            rig.registers.config().write(1, 0xa5u8);
+            assert_eq!(rig.registers.config().get(0), before);
             rig.works();
         }),
         case("input is received byte by byte", |rig| {
@@ -86,7 +85,7 @@ pub fn cases() -> Vec<Case> {
 /// Offers a chain without room to the receive queue: while there is input, it comes back empty.
 fn receive(rig: &mut Rig, readable: &[&[u8]], writable: &[usize]) {
     let id = rig.rings[0].add(readable, writable);
-    rig.window.set(QUEUE_NOTIFY, 0);
+    rig.registers.notify(0);
     assert_eq!(rig.used_of(0), (id, 0));
     rig.works();
 }
@@ -94,7 +93,7 @@ fn receive(rig: &mut Rig, readable: &[&[u8]], writable: &[usize]) {
 /// Receives one byte of what the host types.
 fn receive_one(rig: &mut Rig) -> Vec<u8> {
     let id = rig.rings[0].add(&[], &[1]);
-    rig.window.set(QUEUE_NOTIFY, 0);
+    rig.registers.notify(0);
     assert_eq!(rig.used_of(0), (id, 1));
     rig.rings[0].written(id, 1)
 }

@@ -3,7 +3,6 @@
 use super::{Case, case};
 use crate::hostile::rig::{FOUND, NEGOTIATED, RUNNING, Rig, SIZE};
 use vmm::virtio::features::{INDIRECT_DESC, RING_PACKED, VERSION_1};
-use vmm::virtio::transport::mmio::register::*;
 
 const FAILED: u32 = 128;
 
@@ -122,8 +121,7 @@ fn features() -> Vec<Case> {
             rig.find();
             rig.set_features(rig.wanted());
             for select in [2, 3, 0x8000_0000, u32::MAX] {
-                rig.window.set(DRIVER_FEATURES_SEL, select);
-                rig.window.set(DRIVER_FEATURES, u32::MAX);
+                rig.registers.set_driver_features(select, u32::MAX);
             }
             rig.set_status(NEGOTIATED);
             assert_eq!(rig.status(), NEGOTIATED);
@@ -187,7 +185,7 @@ fn doorbells() -> Vec<Case> {
         }),
         case("doorbells of queues that do not exist are rung", |rig| {
             for queue in [2, 64, 0xffff, 0x1_0000, 0x8000_0000, u32::MAX] {
-                rig.window.set(QUEUE_NOTIFY, queue);
+                rig.registers.notify(queue);
             }
             rig.works();
         }),
@@ -229,7 +227,11 @@ fn resets() -> Vec<Case> {
                 rig.set_status(0);
                 rig.set_status(0);
                 assert_eq!(rig.status(), 0);
-                assert_eq!(rig.enable(rig.queue().into(), 1), 0, "no address is left");
+                assert_eq!(
+                    rig.registers.enable(rig.queue().into(), 1),
+                    0,
+                    "no address is left"
+                );
             }
         }),
         case("the ring layout changes with each reset", |rig| {

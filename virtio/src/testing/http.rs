@@ -9,15 +9,19 @@ use std::thread;
 use std::time::Duration;
 
 /// A request.
+#[derive(Debug)]
 pub struct Asked {
     /// How many GETs there were before.
     pub number: usize,
+    /// As GET.
     pub method: String,
+    /// What is behind the host in the URL.
     pub path: String,
     headers: HashMap<String, String>,
 }
 
 impl Asked {
+    /// The value of a header; its name is in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
@@ -59,14 +63,18 @@ impl Asked {
 }
 
 /// An answer, in parts that a test can change.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Answer {
+    /// The first line.
     pub status: String,
+    /// Names and values.
     pub headers: Vec<(String, String)>,
+    /// What follows the header.
     pub body: Vec<u8>,
 }
 
 impl Answer {
+    /// One without a body.
     pub fn status(status: &str) -> Self {
         Answer {
             status: format!("HTTP/1.1 {status}"),
@@ -88,6 +96,7 @@ impl Answer {
         self
     }
 
+    /// All of it, as it is sent.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = format!("{}\r\n", self.status).into_bytes();
         for (name, value) in &self.headers {
@@ -100,23 +109,33 @@ impl Answer {
 }
 
 /// A file as a good server has it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Served {
+    /// The file.
     pub data: Arc<Vec<u8>>,
+    /// Its ETag, with the quotes.
     pub etag: String,
+    /// Its Last-Modified.
     pub modified: String,
 }
 
 impl Served {
+    /// A file of so many bytes, which differ from place to place.
     pub fn new(len: usize) -> Self {
         let data = (0..len).map(|at| (at ^ (at >> 8) ^ (at >> 17)) as u8);
+        Served::file(data.collect())
+    }
+
+    /// A file with these bytes.
+    pub fn file(data: Vec<u8>) -> Self {
         Served {
-            data: Arc::new(data.collect()),
+            data: Arc::new(data),
             etag: "\"one\"".into(),
             modified: "Sun, 06 Nov 1994 08:49:37 GMT".into(),
         }
     }
 
+    /// What a good server says.
     pub fn answer(&self, asked: &Asked) -> Answer {
         let len = self.data.len();
         let all = Answer::status("200 OK")
@@ -152,7 +171,9 @@ impl Served {
 }
 
 /// What the server does with a request.
+#[derive(Debug)]
 pub enum Act {
+    /// An answer, after which the connection serves the next request.
     Send(Answer),
     /// These bytes, and the end of the connection.
     Close(Vec<u8>),
@@ -168,12 +189,14 @@ type Behave = Box<dyn FnMut(&Asked) -> Act + Send>;
 
 /// A server; its threads end with the process, or with their connection.
 pub struct Server {
+    /// Where the file is.
     pub url: String,
     gets: Arc<AtomicUsize>,
     behave: Arc<Mutex<Behave>>,
 }
 
 impl Server {
+    /// A server that does with each request what a function says.
     pub fn new(behave: impl FnMut(&Asked) -> Act + Send + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Server {
