@@ -23,7 +23,7 @@ bench: guest build ## user exits, host calls, memory and time of a boot, and of 
 check: ## formatting, lints, documentation, scripts
 	@etc/check
 
-fuzz: ## every fuzz target, for FUZZ_SECONDS=20 each
+fuzz: ## every fuzz target, for FUZZ_SECONDS=12 each
 	@etc/fuzz
 
 distros: ## Debian's kernels, 6.1 and 6.12, cloud and full, on each transport and ring: what works (240 MB are fetched)
