@@ -151,7 +151,7 @@ fn the_page_about_disks_holds() {
 
 /// `HYPE_DEBIAN` is the folder where the page's first blocks were run.
 #[test]
-#[ignore = "needs a Debian, and minutes: etc/debian makes the one and runs this"]
+#[ignore = "needs a Debian, and minutes: etc/debian makes it and runs this; not seen to pass as a whole"]
 fn the_page_about_debian_holds() {
     if let Some(folder) = named("the_page_about_debian_holds", "HYPE_DEBIAN") {
         run("debian.md", &folder, DEBIAN);
