@@ -1,7 +1,7 @@
 # One door for every chore. The work itself is in etc/, where each script says
 # at its top what it does and which variables it heeds.
 
-.PHONY: build run test guest bench check fuzz setup clean help
+.PHONY: build run test guest bench check fuzz distros debian setup clean help
 .DEFAULT_GOAL := build
 
 build: ## the static binary, .build/bin/hype
@@ -25,6 +25,12 @@ check: ## formatting, lints, documentation, scripts
 
 fuzz: ## every fuzz target, for FUZZ_SECONDS=12 each
 	@etc/fuzz
+
+distros: ## Debian's kernels, 6.1 and 6.12, cloud and full, on each transport and ring: what works (240 MB are fetched)
+	@etc/distros
+
+debian: ## what docs/debian.md says, from debootstrap to the power button; asks for root, takes minutes
+	@etc/debian
 
 setup: ## the Debian packages that all of these need, where they are missing
 	@etc/setup build run host test guest

@@ -66,12 +66,37 @@ unpack_package() {
 	mv "$dir.part" "$dir"
 }
 
+# kernel_package NAME: the package that has the kernel, where NAME is of one that is
+# empty but for what it depends on
+kernel_package() {
+	local package
+	package=$(apt-cache "${apt_options[@]}" depends --important "$1" |
+		sed -n 's/^ *Depends: \(linux-image-[0-9][^ ]*\)$/\1/p' | head -n 1)
+	echo "${package:-$1}"
+}
+
+# use_kernel DIR: the kernel of a package that was unpacked there. Sets
+# kernel_version, kernel_image and kernel_base, the folder that has its
+# lib/modules.
+use_kernel() {
+	local image
+	for image in "$1"/boot/vmlinuz-*; do kernel_image=$image; done
+	[ -r "$kernel_image" ] || die "there is no kernel in $1"
+	kernel_version=${kernel_image##*/vmlinuz-}
+	kernel_base=$1
+	# Where /lib is a link to usr/lib, packages ship usr/lib/modules.
+	if [ ! -d "$kernel_base/lib/modules" ] && [ -d "$kernel_base/usr/lib/modules" ]; then
+		ln -s usr/lib "$kernel_base/lib"
+	fi
+	[ -e "$kernel_base/lib/modules/$kernel_version/modules.dep.bin" ] ||
+		depmod -b "$kernel_base" "$kernel_version"
+}
+
 # The distribution's packaged kernel, as installed here or else fetched into
-# .build without installing it. Sets kernel_version, kernel_image and
-# kernel_base, the folder that has its lib/modules. KERNEL_FETCH=1 fetches even
-# where one is installed.
+# .build without installing it. Sets what use_kernel does; kernel_base is empty
+# where the kernel is installed. KERNEL_FETCH=1 fetches even then.
 packaged_kernel() {
-	local image package dir
+	local image
 	kernel_base=
 	if [ -z "${KERNEL_FETCH-}" ]; then
 		for image in $(printf '%s\n' /boot/vmlinuz-*-cloud-amd64 | sort -V); do
@@ -84,23 +109,11 @@ packaged_kernel() {
 	for image in "$build"/kernel/boot/vmlinuz-*; do
 		[ -r "$image" ] || {
 			apt_prepare linux-image-cloud-amd64
-			# The name is of a package that is empty but for what it depends on.
-			package=$(apt-cache "${apt_options[@]}" depends --important linux-image-cloud-amd64 |
-				sed -n 's/^ *Depends: \(linux-image-[0-9][^ ]*\)$/\1/p' | head -n 1)
-			[ -n "$package" ] || die "linux-image-cloud-amd64 depends on no kernel"
-			unpack_package "$package" "$build/kernel"
-			break
+			unpack_package "$(kernel_package linux-image-cloud-amd64)" "$build/kernel"
 		}
+		break
 	done
-	for image in "$build"/kernel/boot/vmlinuz-*; do kernel_image=$image; done
-	kernel_version=${kernel_image##*/vmlinuz-}
-	kernel_base=$build/kernel
-	# Where /lib is a link to usr/lib, packages ship usr/lib/modules.
-	if [ ! -d "$kernel_base/lib/modules" ] && [ -d "$kernel_base/usr/lib/modules" ]; then
-		ln -s usr/lib "$kernel_base/lib"
-	fi
-	dir=$kernel_base/lib/modules/$kernel_version
-	[ -e "$dir/modules.dep.bin" ] || depmod -b "$kernel_base" "$kernel_version"
+	use_kernel "$build/kernel"
 }
 
 # module_files NAME...: the files of these modules of the packaged kernel and of

@@ -17,6 +17,7 @@ pub struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     screen: Arc<Screen>,
     seen: usize,
+    patience: Duration,
     /// The terminal's attributes before the command started, as `stty -g` tells them.
     attributes: String,
     device: std::path::PathBuf,
@@ -67,15 +68,23 @@ impl Terminal {
             child,
             screen,
             seen: 0,
+            patience: PATIENCE,
             attributes,
             device,
             _slave: pair.slave,
         }
     }
 
+    /// Gives the command this long for what is waited for, instead of what most guests have.
+    pub fn patient(mut self, patience: Duration) -> Terminal {
+        self.patience = patience;
+        self
+    }
+
     /// Waits until `text` is printed behind what was expected before.
     pub fn expect(&mut self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let patience = self.patience;
+        let deadline = Instant::now() + patience;
         let mut shown = self.screen.text.lock().unwrap();
         loop {
             let found = shown[self.seen..]
@@ -88,9 +97,10 @@ impl Terminal {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let text_so_far = String::from_utf8_lossy(&shown).into_owned();
-                silent(&format!(
-                    "no {text:?} within {PATIENCE:?} in:\n{text_so_far}"
-                ));
+                silent(
+                    patience,
+                    &format!("no {text:?} within {patience:?} in:\n{text_so_far}"),
+                );
             }
             shown = self.screen.changed.wait_timeout(shown, left).unwrap().0;
         }
@@ -135,11 +145,13 @@ impl Terminal {
 
     /// The command's exit status, once it has ended.
     pub fn wait(&mut self) -> u32 {
-        self.wait_for(PATIENCE).unwrap_or_else(|| {
-            silent(&format!(
-                "still running after {PATIENCE:?}:\n{}",
-                self.text()
-            ))
+        let patience = self.patience;
+        self.wait_for(patience).unwrap_or_else(|| {
+            let text = self.text();
+            silent(
+                patience,
+                &format!("still running after {patience:?}:\n{text}"),
+            )
         })
     }
 
@@ -176,8 +188,8 @@ impl Terminal {
 
 /// Fails in the words by which etc/test knows a guest that fell silent from one that said
 /// something wrong.
-fn silent(what: &str) -> ! {
-    eprintln!("no answer: nothing more within {PATIENCE:?}");
+fn silent(patience: Duration, what: &str) -> ! {
+    eprintln!("no answer: nothing more within {patience:?}");
     panic!("{what}");
 }
 

@@ -3,6 +3,7 @@
 //! These need a host whose KVM runs unmodified Linux, and a guest to run: `HYPE_GUEST_KERNEL`
 //! and `HYPE_GUEST_INITRD` name them (`make test` sets both, and finds such a host). Without
 //! them each test says that it was skipped; with `HYPE_REQUIRE_KVM=1` it fails instead.
+//! [`docs`] runs the commands of the pages in `docs/`.
 
 // The helpers of a test may panic like the test itself: that is how it fails.
 #![allow(
@@ -16,6 +17,8 @@
 // The other crate that shares it uses other parts of it.
 #[allow(dead_code)]
 mod terminal;
+
+mod docs;
 
 use std::path::PathBuf;
 use std::time::Duration;
