@@ -87,6 +87,25 @@ pub struct Host {
     seen: usize,
 }
 
+impl Plan {
+    fn usual() -> Plan {
+        Plan {
+            config: Config {
+                memory: 256 << 20,
+                ..Config::default()
+            },
+            cmdline: "reboot=t quiet panic=-1".into(),
+            port: Port::Hvc0,
+            rings: Rings::default(),
+            behind_console: Vec::new(),
+            files: Vec::new(),
+            initrd: true,
+            deadline: deadline(),
+            echo: false,
+        }
+    }
+}
+
 /// Boots the machine, runs the host half beside it and waits for its end. None if that had to be
 /// skipped.
 pub fn run(
@@ -96,18 +115,7 @@ pub fn run(
 ) -> Option<Ended> {
     let kernel = kernel(test)?;
     let (_, name) = test.split_once("::").expect("a test lives in a crate");
-    let mut plan_to_be = Plan {
-        config: Config::default(),
-        cmdline: "reboot=t quiet panic=-1".into(),
-        port: Port::Hvc0,
-        rings: Rings::default(),
-        behind_console: Vec::new(),
-        files: Vec::new(),
-        initrd: true,
-        deadline: deadline(),
-        echo: false,
-    };
-    plan_to_be.config.memory = 256 << 20;
+    let mut plan_to_be = Plan::usual();
     plan(&mut plan_to_be);
     let Plan {
         mut config,
