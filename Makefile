@@ -23,7 +23,7 @@ bench: guest build ## user exits, host calls, memory and time of a boot, and of 
 check: ## formatting, lints, documentation, scripts
 	@etc/check
 
-fuzz: ## every fuzz target, for FUZZ_SECONDS=20 each
+fuzz: ## every fuzz target, for FUZZ_SECONDS=12 each
 	@etc/fuzz
 
 setup: ## the Debian packages that all of these need, where they are missing

@@ -7,6 +7,7 @@
 
 use crate::block::Disk;
 use crate::fields::{rings, transport};
+use crate::net::{Card, publish};
 use crate::spec::{ByteSize, Stream, cpus, seconds};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -15,6 +16,7 @@ use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use vmm::Transport;
+use vmm::virtio::net::passt::Publish;
 use vmm::virtio::transport::Rings;
 
 /// The end of `hype --help`.
@@ -107,6 +109,22 @@ pub struct Machine {
     /// of the other devices.
     #[arg(long, alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
     pub block: Vec<Disk>,
+
+    /// A network card: tap=NAME, bridge=NAME, user or fd=N
+    ///
+    /// A tap is made if there is none of this name, which takes root; a bridge gets a new one. With
+    /// user, the guest has the host's network through passt, without root, and ip=ADDRESS is its
+    /// address. fd is a tap or socket that was open before. none is no card. Keys: mac=ADDRESS|random (made of
+    /// this host and the tap or the first disk, so it stays the same); mtu=N; queues=N for taps;
+    /// transport and ring as for disks.
+    #[arg(long, alias = "networking", value_name = "NET", value_parser = Card::parse)]
+    pub net: Vec<Card>,
+
+    /// A port for the guest: [ADDR:]HOST:GUEST[/udp]
+    ///
+    /// For -net user. Without ADDR all addresses of the host lead there.
+    #[arg(long, value_name = "PORTS", value_parser = publish)]
+    pub publish: Vec<Publish>,
 
     /// Where virtio devices are: mmio or pci
     #[arg(long, value_name = "WHERE", default_value = "mmio", value_parser = transport)]
@@ -306,6 +324,12 @@ mod tests {
                 ["-block \"d,mode=1\": ", "known keys are path"],
             ),
             (&["-disk", "d,ro=1"], ["-block \"d,ro=1\": ", "on or off"]),
+            (&["-net", "eth0"], ["-net \"eth0\": ", "tap=NAME"]),
+            (
+                &["-networking", "user,mac=1"],
+                ["-net \"user,mac=1\": ", "six pairs"],
+            ),
+            (&["-publish", "80"], ["-publish \"80\": ", "HOST:GUEST"]),
             (&["completions", "sh"], ["'sh'", "bash"]),
         ] {
             let Err(Instead::Mistake(text)) = parsed(args) else {

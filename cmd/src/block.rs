@@ -186,6 +186,11 @@ impl Disk {
         Ok(())
     }
 
+    /// What tells the disk from others: as it was written, without keys.
+    pub fn name(&self) -> &str {
+        self.text.split(',').next().unwrap_or_default()
+    }
+
     /// Opens the disk, creating its file if there is none and it has a size. That file goes again
     /// with its trace, until that is kept. Its rings are its own, or else these.
     pub fn open(

@@ -14,6 +14,7 @@ mod explain;
 mod fetch;
 mod fields;
 mod keys;
+mod net;
 mod report;
 mod run;
 mod say;

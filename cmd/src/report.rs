@@ -2,7 +2,7 @@
 
 use crate::control::Stop;
 use crate::explain::Values;
-use crate::say;
+use crate::{net, say};
 use std::error::Error;
 use std::process::ExitCode;
 use vmm::virtio::Kind;
@@ -65,6 +65,7 @@ fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
                     .downcast_ref::<vmm::virtio::block::Error>()
                     .and_then(vmm::virtio::block::Error::hint)
             })
+            .or_else(|| error.downcast_ref().and_then(net::Cause::hint))
         {
             return Some(hint);
         }

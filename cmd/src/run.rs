@@ -8,7 +8,7 @@ use crate::signals::Signals;
 use crate::spec::Stream;
 use crate::streams::{self, Opened, Trace};
 use crate::typed::Keyboard;
-use crate::{block, fetch, say};
+use crate::{block, fetch, net, say};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use vmm::loader::Payload;
 use vmm::virtio::console::{Console, Resizer};
 use vmm::virtio::rng::Rng;
+use vmm::virtio::transport::Rings;
 use vmm::{Config, Handle, SerialPort, VirtioDevice, Vm};
 
 /// Why there is no machine to run.
@@ -34,6 +35,10 @@ enum Error {
     Stream(#[from] streams::Error),
     #[error(transparent)]
     Block(#[from] block::Error),
+    #[error(transparent)]
+    Net(#[from] net::Error),
+    #[error("-publish is for one card with -net user: others have addresses of their own")]
+    Published,
     #[error("the terminal can't be used")]
     Terminal(#[source] io::Error),
     #[error("can't listen for signals")]
@@ -54,7 +59,7 @@ pub fn run(machine: args::Machine) -> Status {
         .and_then(Built::run)
     {
         Ok(status) => status,
-        Err(error @ Error::TwoOnStdio) => {
+        Err(error @ (Error::TwoOnStdio | Error::Published)) => {
             say::error(&error);
             Status::Usage
         }
@@ -80,6 +85,10 @@ impl Plan {
         });
         if console == Stream::Stdio && serial == Stream::Stdio {
             return Err(Error::TwoOnStdio);
+        }
+        let users = machine.net.iter().filter(|card| card.is_user()).count();
+        if users != 1 && !machine.publish.is_empty() {
+            return Err(Error::Published);
         }
         let cmdline = match machine.cmdline.take() {
             Some(cmdline) => text(cmdline)?,
@@ -137,6 +146,7 @@ impl Plan {
             config.devices.push(device);
             traces.extend(trace);
         }
+        config.devices.extend(cards(&self.machine, rings)?);
         if let Some(opened) = streams::open_stream("serial", &self.serial, &mut typed)? {
             let Opened {
                 input,
@@ -159,6 +169,26 @@ impl Plan {
             traces,
         })
     }
+}
+
+/// The network cards.
+fn cards(machine: &args::Machine, rings: Rings) -> Result<Vec<VirtioDevice>, Error> {
+    let here = std::env::current_dir().unwrap_or_default();
+    let told_by = match machine.block.first() {
+        Some(disk) => here.join(disk.name()),
+        None => here.join(&machine.kernel),
+    };
+    let told_by = told_by.to_string_lossy();
+    let mut devices = Vec::new();
+    let mut macs = Vec::new();
+    for (index, card) in machine.net.iter().enumerate() {
+        if let Some((device, mac)) = card.open(index, &told_by, &machine.publish, rings)? {
+            devices.push(device);
+            macs.push(mac);
+        }
+    }
+    net::warn_of_twins(&macs);
+    Ok(devices)
 }
 
 /// A command line's bytes as text. Which characters may be in it is for the loader to say.

@@ -9,84 +9,74 @@
 
 #![no_main]
 
+use hype_fuzz::{Input, memory};
 use libfuzzer_sys::fuzz_target;
-use std::sync::Arc;
-use virtio::block::{Block, BlockStorage, MemoryDisk, Properties};
+use std::io;
+use std::sync::{Arc, LazyLock};
+use virtio::block::{Block, BlockStorage, Properties};
 use virtio::testing::Interrupts;
 use virtio::testing::faulty::{Call, Fault, Faults, Faulty};
 use virtio::testing::ring::{Ring, ram};
 use virtio::{Device, Event, GuestMemory, Io, Queue};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
-const SECTORS: u64 = 40;
+const SECTORS: u64 = 24;
 const SIZE: usize = SECTORS as usize * 512;
+
+/// The guest's memory: two regions, with the border of them in what buffers have.
+const RAM: [(u64, usize); 2] = [(0, 0x3000), (0x3000, 0x2_7000)];
+/// How many requests a run has at most: more of the largest would fill the memory.
+const REQUESTS: usize = 16;
+/// Where the ring and the buffers are.
+const RING: std::ops::Range<u64> = 0x1000..0x2_a000;
+
+static MEMORY: LazyLock<Arc<GuestMemory>> = LazyLock::new(|| ram(&RAM));
+static DISK: LazyLock<Arc<GuestMemory>> = LazyLock::new(|| ram(&[(0, SIZE)]));
 
 /// FLUSH, CONFIG_WCE, DISCARD and WRITE_ZEROES.
 const FEATURES: [u64; 4] = [1 << 9, 1 << 11, 1 << 13, 1 << 14];
 const STATUSES: std::ops::RangeInclusive<u8> = 0..=2;
 
-/// The input, taken from its front. What is missing is 0.
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn slice(&mut self, count: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
-
-    fn number(&mut self, bytes: usize) -> u64 {
-        let taken = self.slice(bytes).iter().rev();
-        taken.fold(0, |value, byte| value << 8 | u64::from(*byte))
-    }
-
-    /// Mostly a place on the disk or just behind it; sometimes anything.
-    fn sector(&mut self) -> u64 {
-        match self.number(1) {
-            byte @ 0..240 => byte % (SECTORS + 4),
-            _ => self.number(8),
-        }
+/// Mostly a place on the disk or just behind it; sometimes anything.
+fn sector(input: &mut Input<'_>) -> u64 {
+    match input.byte() {
+        byte @ 0..240 => u64::from(byte) % (SECTORS + 4),
+        _ => input.number(8),
     }
 }
 
 fuzz_target!(|data: &[u8]| {
-    let mut input = Input(data);
-    let choices = input.number(1);
+    let mut input = Input::new(data);
+    let choices = input.byte();
     let mut features = 1 << 32;
     for (bit, feature) in FEATURES.iter().enumerate() {
         features |= if choices >> bit & 1 == 0 { *feature } else { 0 };
     }
     let (storage, faults) = Faulty::new(Disk {
-        memory: MemoryDisk::new(SIZE as u64).expect("memory"),
         read_only: choices >> 6 == 3,
     });
     let with_faults = choices & 16 != 0;
     let mut device = Block::new(storage);
-    let memory = ram(&[(0, 0x4_0000), (0x4_0000, 0x4_0000)]);
-    let mut ring = Ring::split(&memory, 0x1000..0x8_0000, 64, 0);
-    let queue = Queue::new(&ring.config(), Arc::clone(&memory), features).expect("queue");
+    let memory = &*MEMORY;
+    memory::clear(memory);
+    memory::clear(&DISK);
+    let mut ring = Ring::split(memory, RING, 64, 0);
+    let queue = Queue::new(&ring.config(), Arc::clone(memory), features).expect("queue");
     let config = Arc::clone(&device.spec().config);
     let irq = Arc::new(Interrupts::default());
-    let mut io = Io::new(
-        Arc::clone(&memory),
-        features,
-        config,
-        irq,
-        vec![Some(queue)],
-    );
+    let mut io = Io::new(Arc::clone(memory), features, config, irq, vec![Some(queue)]);
     device.activate(&mut io).expect("activation");
     let mut model = [0; SIZE];
 
-    // The fake driver's memory is not endless.
-    for _ in 0..64 {
-        if input.0.is_empty() {
+    for _ in 0..REQUESTS {
+        if input.is_empty() {
             break;
         }
         if with_faults {
             faults.plan([fault(&mut input), fault(&mut input)]);
         }
         if input.number(1) == 255 {
-            device.spec().config.write(32, &[input.number(1) as u8]);
+            device.spec().config.write(32, &[input.byte()]);
         }
         let request = Request::new(&mut input);
         let (readable, writable) = request.cut(&mut input);
@@ -109,7 +99,7 @@ fuzz_target!(|data: &[u8]| {
         if !with_faults {
             request.check(&answer[..room - 1], status, &mut model);
         }
-        scribble(&memory, &mut input);
+        scribble(memory, &mut input);
     }
 });
 
@@ -127,15 +117,15 @@ impl Request {
         };
         let mut readable = kind.to_le_bytes().to_vec();
         readable.extend([0; 4]);
-        readable.extend(input.sector().to_le_bytes());
+        readable.extend(sector(input).to_le_bytes());
         match kind {
             1 => {
-                let byte = input.number(1) as u8;
+                let byte = input.byte();
                 readable.extend(vec![byte; input.number(1) as usize % 9 * 512]);
             }
             11 | 13 => {
                 for _ in 0..input.number(1) % 4 {
-                    readable.extend(input.sector().to_le_bytes());
+                    readable.extend(sector(input).to_le_bytes());
                     readable.extend((input.number(1) as u32 % 48).to_le_bytes());
                     readable.extend((input.number(1) as u32 % 3).to_le_bytes());
                 }
@@ -150,8 +140,8 @@ impl Request {
         // Sometimes it is another length altogether.
         match input.number(1) {
             0 => readable.truncate(input.number(1) as usize),
-            1 => readable.extend(input.slice(7)),
-            2 => room = input.number(2) as usize % 5000,
+            1 => readable.extend(input.bytes(7)),
+            2 => room = input.number(2) as usize % 4000,
             _ => {}
         }
         Request { readable, room }
@@ -238,52 +228,69 @@ fn scribble(memory: &GuestMemory, input: &mut Input<'_>) {
     let place = 0x2000 + input.number(2) % 0x1000;
     let count = input.number(1) as usize % 8;
     memory
-        .write_slice(input.slice(count), GuestAddress(place))
+        .write_slice(input.bytes(count), GuestAddress(place))
         .expect("RAM");
 }
 
-/// A disk in memory that may be read-only.
+/// A disk in memory, that of all runs.
 struct Disk {
-    memory: MemoryDisk,
     read_only: bool,
+}
+
+impl Disk {
+    fn place(&self, offset: u64, len: usize) -> VolatileSlice<'static> {
+        let place = DISK.get_slice(GuestAddress(offset), len);
+        place.expect("the storage is asked for what it has")
+    }
+
+    fn clear(&self, offset: u64, len: u64) {
+        assert!(!self.read_only);
+        self.place(offset, len as usize)
+            .copy_from(&[0; SIZE][..len as usize]);
+    }
 }
 
 impl BlockStorage for Disk {
     fn properties(&self) -> Properties {
         Properties {
             read_only: self.read_only,
-            ..self.memory.properties()
+            discard: Some(4096),
+            ..Properties::new(SIZE as u64)
         }
     }
 
-    fn read_vectored_at(
-        &self,
-        buffers: &[vm_memory::VolatileSlice<'_>],
-        offset: u64,
-    ) -> std::io::Result<usize> {
-        self.memory.read_vectored_at(buffers, offset)
+    fn read_vectored_at(&self, buffers: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        for buffer in buffers {
+            let place = self.place(offset + done as u64, buffer.len());
+            place.copy_to_volatile_slice(*buffer);
+            done += buffer.len();
+        }
+        Ok(done)
     }
 
-    fn write_vectored_at(
-        &self,
-        buffers: &[vm_memory::VolatileSlice<'_>],
-        offset: u64,
-    ) -> std::io::Result<usize> {
+    fn write_vectored_at(&self, buffers: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
         assert!(!self.read_only);
-        self.memory.write_vectored_at(buffers, offset)
+        let mut done = 0;
+        for buffer in buffers {
+            let place = self.place(offset + done as u64, buffer.len());
+            buffer.copy_to_volatile_slice(place);
+            done += buffer.len();
+        }
+        Ok(done)
     }
 
-    fn flush(&self) -> std::io::Result<()> {
-        self.memory.flush()
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
     }
 
-    fn discard(&self, offset: u64, len: u64) -> std::io::Result<()> {
-        assert!(!self.read_only);
-        self.memory.discard(offset, len)
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.clear(offset, len);
+        Ok(())
     }
 
-    fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> std::io::Result<()> {
-        assert!(!self.read_only);
-        self.memory.write_zeroes(offset, len, may_unmap)
+    fn write_zeroes(&self, offset: u64, len: u64, _may_unmap: bool) -> io::Result<()> {
+        self.clear(offset, len);
+        Ok(())
     }
 }

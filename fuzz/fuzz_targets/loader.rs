@@ -9,7 +9,6 @@
 #![no_main]
 
 #[path = "../../loader/src/testing/images.rs"]
-#[allow(dead_code, reason = "the images are shared with the unit tests")]
 mod images;
 
 use std::fs::File;
@@ -29,6 +28,7 @@ const RESERVED: Range<u64> = 20 * MIB..20 * MIB + 0x1000;
 
 /// Made once: mapping memory costs more than a load.
 static MEMORIES: LazyLock<[(GuestMemoryMmap, Vec<Range<u64>>); 4]> = LazyLock::new(|| {
+    #[expect(clippy::single_range_in_vec_init, reason = "RAM is a list of ranges")]
     let layouts = [
         vec![0..64 * MIB],
         vec![0..18 * MIB],
@@ -47,6 +47,9 @@ static MEMORIES: LazyLock<[(GuestMemoryMmap, Vec<Range<u64>>); 4]> = LazyLock::n
     })
 });
 
+/// Valid ones.
+static IMAGES: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| [images::bzimage(), images::elf()]);
+
 static FILES: LazyLock<[Arc<File>; 2]> = LazyLock::new(|| {
     let file = |name| memfd_create(name, MemfdFlags::CLOEXEC).expect("memfd");
     [
@@ -61,16 +64,16 @@ fuzz_target!(|data: &[u8]| {
     };
     let image = image(base % 3, rest);
     let (memory, ram) = &MEMORIES[usize::from(memory % 4)];
-    // Up to 16 MiB minus 1, most of them sparse.
-    let initrd = u64::from_le_bytes([initrd[0], initrd[1], initrd[2], 0, 0, 0, 0, 0]);
+    // Up to 128 KiB, all of it sparse.
+    let initrd = u64::from_le_bytes([initrd[0], initrd[1], initrd[2] & 1, 0, 0, 0, 0, 0]);
     let [kernel_file, initrd_file] = &*FILES;
-    kernel_file.set_len(0).expect("empty the kernel");
     kernel_file
         .write_all_at(&image, 0)
         .expect("write the kernel");
-    initrd_file
-        .set_len(initrd & 0xf_ffff)
-        .expect("length of the initrd");
+    // The rest of a longer one goes, and the pages of the file stay.
+    let len = image.len() as u64;
+    kernel_file.set_len(len).expect("length of the kernel");
+    initrd_file.set_len(initrd).expect("length of the initrd");
 
     let mut payload = Payload::linux(kernel_file.clone()).cmdline("console=hvc0");
     if initrd > 0 {
@@ -99,8 +102,8 @@ fuzz_target!(|data: &[u8]| {
 fn image(base: u8, mut rest: &[u8]) -> Vec<u8> {
     let mut image = match base {
         0 => return rest[..rest.len().min(MAX_IMAGE)].to_vec(),
-        1 => images::bzimage(),
-        _ => images::elf(),
+        1 => IMAGES[0].clone(),
+        _ => IMAGES[1].clone(),
     };
     while let Some(([low, high, length], tail)) = rest.split_first_chunk::<3>() {
         let (bytes, tail) = tail.split_at(tail.len().min(usize::from(length % 32)));

@@ -10,50 +10,49 @@
 
 #![no_main]
 
-mod guest;
-
-use guest::{ACTIONS, Input};
+use hype_fuzz::Input;
+use hype_fuzz::transport::{self, ACTIONS};
 use libfuzzer_sys::fuzz_target;
 use virtio::testing::driver::{Driver, Registers};
 use virtio::transport::mmio::{Mmio, register};
 use virtio::worker::Mode;
 
 fuzz_target!(|data: &[u8]| {
-    let mut input = Input(data);
-    let echo = input.bytes(1) % 2 == 0;
-    let mut driver = Driver::mmio_in(guest::device(echo), Mode::Inline);
+    let mut input = Input::new(data);
+    let echo = input.byte().is_multiple_of(2);
+    let mut driver = Driver::mmio_of(transport::machine(), transport::device(echo), Mode::Inline);
     while !input.is_empty() {
         act(&mut driver, &mut input, echo);
-        guest::check(&mut driver);
+        transport::check(&mut driver);
     }
 });
 
 fn act(driver: &mut Driver<Mmio>, input: &mut Input<'_>, echo: bool) {
-    let action = input.bytes(1) % (ACTIONS + 3);
+    let action = input.number(1) % (ACTIONS + 3);
     if action < ACTIONS {
-        if guest::act(driver, input, action) {
+        if transport::act(driver, input, action) {
             assert_eq!(driver.transport.get(register::QUEUE_READY), 0);
         }
         return;
     }
-    let transport = &mut driver.transport;
+    let mmio = &mut driver.transport;
     match action - ACTIONS {
         0 => {
-            let (offset, width) = (input.bytes(2), input.width());
-            transport.read(offset % (Mmio::SIZE + 16), &mut [0; 8][..width]);
+            let (offset, width) = (input.number(2), input.width());
+            mmio.read(offset % (Mmio::SIZE + 16), &mut [0; 8][..width]);
         }
         1 => {
-            let (offset, width) = (input.bytes(2) % (Mmio::SIZE + 16), input.width());
-            let value = input.bytes(8).to_le_bytes();
+            let (offset, width) = (input.number(2) % (Mmio::SIZE + 16), input.width());
+            let value = input.number(8).to_le_bytes();
             // There the echo device is told to panic, and it does.
             if !echo || offset < register::CONFIG {
-                transport.write(offset, &value[..width]);
+                mmio.write(offset, &value[..width]);
             }
         }
         // The registers there are, as wide as they are.
         _ => {
-            let offset = input.bytes(1) % 64 * 4;
-            transport.set(offset, input.bytes(4) as u32);
+            let offset = input.number(1) % 64 * 4;
+            mmio.set(offset, input.number(4) as u32);
         }
     }
 }

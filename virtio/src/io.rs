@@ -126,6 +126,17 @@ impl Io {
     pub fn drain(
         &mut self,
         queue: u16,
+        each: impl FnMut(&mut Chain<'_>) -> Result<Step, Error>,
+    ) -> Result<(), Error> {
+        self.take(queue, each)?;
+        self.interrupt(queue)
+    }
+
+    /// Does the same as [`drain`](Self::drain), but leaves the driver alone until the next
+    /// [`interrupt`](Self::interrupt): for a device that has more to give back.
+    pub fn take(
+        &mut self,
+        queue: u16,
         mut each: impl FnMut(&mut Chain<'_>) -> Result<Step, Error>,
     ) -> Result<(), Error> {
         let Some(Slot {
@@ -137,8 +148,8 @@ impl Io {
         };
         let signal = self.signal.as_deref();
         let mut interrupted = false;
-        let drained = ring
-            .drain(|chain| {
+        let more = ring
+            .take(|chain| {
                 if signal.is_some_and(Signal::is_stop_wanted) {
                     interrupted = true;
                     return Ok(Step::Stop);
@@ -146,10 +157,7 @@ impl Io {
                 each(chain).map_err(Failure::Device)
             })
             .map_err(|failure| failure.on(queue))?;
-        *due = drained.more || interrupted;
-        if drained.interrupt {
-            self.irq.queue(queue);
-        }
+        *due = more || interrupted;
         Ok(())
     }
 
@@ -161,6 +169,36 @@ impl Io {
         };
         if slot
             .complete(token, written)
+            .map_err(|source| Error::Queue { queue, source })?
+        {
+            self.irq.queue(queue);
+        }
+        Ok(())
+    }
+
+    /// Completes chains that were kept, each with the number of bytes written to it, so that the
+    /// driver finds all of them or none. It is left alone until the next
+    /// [`interrupt`](Self::interrupt).
+    pub fn complete_together(
+        &mut self,
+        queue: u16,
+        chains: impl IntoIterator<Item = (Token, u32)>,
+    ) -> Result<(), Error> {
+        let Some((slot, _)) = self.enabled(queue) else {
+            return Ok(());
+        };
+        slot.complete_together(chains)
+            .map_err(|source| Error::Queue { queue, source })
+    }
+
+    /// Interrupts the driver, if it wants that, for all that was given back since it was last
+    /// asked.
+    pub fn interrupt(&mut self, queue: u16) -> Result<(), Error> {
+        let Some((slot, _)) = self.enabled(queue) else {
+            return Ok(());
+        };
+        if slot
+            .take_interrupt()
             .map_err(|source| Error::Queue { queue, source })?
         {
             self.irq.queue(queue);

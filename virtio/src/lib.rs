@@ -11,7 +11,7 @@
 //!  transport::pci       likewise, in a PCI function with MSI-X                            (4.1)
 //!  transport (Core)     device status, feature negotiation, queue set-up, reset          (2, 3)
 //!  worker               the threads of an *active* device: wait, failure policy, hand-back
-//!  Device               block, console, rng, ...: a state machine without a thread              (5)
+//!  Device               block, console, net, rng, ...: a state machine without a thread              (5)
 //!  queue                ring layouts behind one concrete type                       (2.7, 2.8)
 //! ```
 //!
@@ -27,10 +27,13 @@ pub mod error;
 pub mod features;
 pub mod io;
 pub mod memory;
+pub mod net;
 mod poll;
 pub mod queue;
 pub mod rng;
+mod slices;
 pub mod stream;
+mod sys;
 pub mod testing;
 pub mod transport;
 pub mod worker;

@@ -11,11 +11,13 @@
 mod own;
 
 use std::collections::HashSet;
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use virtio::Device;
 use virtio::block::{Block, MemoryDisk};
 use virtio::console::Console;
 use virtio::features::{EVENT_IDX, INDIRECT_DESC, RING_PACKED, VERSION_1};
+use virtio::net::{Mac, Net, Wire};
 use virtio::rng::Rng;
 use virtio::stream::{Input, Output};
 use virtio::testing::driver::{Driver, Kick, Transport};
@@ -33,6 +35,7 @@ suite! {
     lanes: Case { device: disk_with_four_queues, request: read_of_a_sector, answers: 2 },
     // The one that an embedder could have written.
     lines: Case { device: || Box::new(own::Lines::new(|_| {})), request: console_request, answers: 1 },
+    net: Case { device: card_on_a_wire, request: net_request, answers: 1 },
 }
 
 /// A device that is at work while another one should not be.
@@ -84,6 +87,23 @@ fn disk_with_four_queues() -> Box<dyn Device> {
 
 fn read_of_a_sector(_queue: u16) -> Request {
     (&[&[0; 16]], &[512, 1])
+}
+
+fn card_on_a_wire() -> Box<dyn Device> {
+    let (wire, other) = Wire::pair().expect("wire");
+    // Somebody who never sends, and takes everything.
+    let other = UnixDatagram::from(other.into_socket());
+    other.set_nonblocking(false).expect("socket");
+    std::thread::spawn(move || while other.recv(&mut [0; 64]).is_ok_and(|len| len > 0) {});
+    Box::new(Net::new(wire, Mac::of_name("a card")).expect("card"))
+}
+
+fn net_request(queue: u16) -> Request {
+    match queue {
+        0 => (&[], &[2048]),
+        1 => (&[&[0; 12], &[0; 60]], &[]),
+        _ => (&[&[0, 0, 1]], &[1]),
+    }
 }
 
 /// A transport that the suite can put a device behind.

@@ -18,6 +18,7 @@ mod endings;
 mod files;
 mod guest;
 mod host;
+mod net;
 mod on_terminal;
 mod options;
 mod streams;

@@ -46,13 +46,31 @@ use client::Client;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use ureq::Agent;
+use ureq::config::Config;
 use version::Version;
 use vm_memory::VolatileSlice;
 
+/// How much of a file is asked for and kept, and how soon again. Tests have less of all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    /// What is asked for at once.
+    pub(crate) block: u64,
+    /// How many blocks are kept.
+    pub(crate) blocks: usize,
+    /// How long to wait before a request is made again; twice as long before each other time.
+    pub(crate) back_off: Duration,
+}
+
 /// What is asked for at once.
 const BLOCK: u64 = 256 << 10;
-/// How many blocks are kept.
-const BLOCKS: usize = 32;
+
+/// What users have.
+const SCALE: Scale = Scale {
+    block: BLOCK,
+    blocks: 32,
+    back_off: Duration::from_millis(50),
+};
 
 /// How long a read may take if nothing else is said.
 const PATIENCE: Duration = Duration::from_millis(2500);
@@ -155,6 +173,16 @@ impl Options {
 
     /// Asks the server for the file.
     pub fn open(&self, url: &str) -> Result<HttpDisk, Error> {
+        self.open_by(url, SCALE, Agent::new_with_config)
+    }
+
+    /// Asks the server for the file by the agent that is made of a disk's configuration.
+    pub(crate) fn open_by(
+        &self,
+        url: &str,
+        scale: Scale,
+        agent: impl FnOnce(Config) -> Agent,
+    ) -> Result<HttpDisk, Error> {
         let failed = |source| Error::Http {
             url: url.to_owned(),
             source: Box::new(source),
@@ -162,7 +190,7 @@ impl Options {
         if !is_url(url) {
             return Err(failed(Failure::Scheme));
         }
-        let client = Client::new(url);
+        let client = Client::new(agent(client::config(url)), url, scale);
         let until = Deadline::after(self.open_patience);
         let announced = client.size(&until).map_err(failed)?;
         if let Some(size) = announced.filter(|size| *size < SECTOR) {
@@ -177,7 +205,7 @@ impl Options {
         if version.size < SECTOR {
             return Err(too_small(url, version.size));
         }
-        let mut cache = Cache::new(BLOCKS);
+        let mut cache = Cache::new(scale.blocks);
         cache.put(0, first);
         Ok(HttpDisk {
             name: name(url),
@@ -295,8 +323,9 @@ impl HttpDisk {
     /// Copies what the block at `at` has from there on, as much as there is room for: from the
     /// cache, and into that from the server.
     fn copy(&self, at: u64, to: &VolatileSlice<'_>, until: &Deadline) -> Result<usize, Failure> {
-        let number = at / BLOCK;
-        let first = number.saturating_mul(BLOCK);
+        let block = self.client.scale.block;
+        let number = at / block;
+        let first = number.saturating_mul(block);
         if first >= self.version.size {
             return Ok(0);
         }

@@ -3,8 +3,8 @@
 
 use super::config::{Geometry, MAX_DISCARD_SEG, WRITEBACK};
 use super::request::{ID_LEN, Operation, Request, Rules, Span, Status};
-use super::transfer::Slices;
 use super::{BlockStorage, F_CONFIG_WCE, F_FLUSH, QUEUE_SIZE, sys};
+use crate::slices::Slices;
 use crate::{Chain, Event, Io, Lane, Spec, Step};
 use std::io;
 use std::ops::Range;

@@ -210,7 +210,7 @@ fn a_disk_has_as_many_queues_as_it_is_told_to_within_limits() {
         let mut told = [0; 2];
         spec.config.read(34, &mut told);
         assert_eq!(told, queues.to_le_bytes());
-        assert_eq!(spec.queues, vec![256; queues.into()]);
+        assert_eq!(spec.queues, vec![QUEUE_SIZE; queues.into()]);
         assert_eq!(spec.features & F_MQ != 0, queues > 1);
         assert_eq!(device.lanes(spec.features).len() + 1, usize::from(queues));
     }

@@ -323,6 +323,18 @@ impl Writer<'_> {
         slices(self.memory, self.segments, self.cursor)
     }
 
+    /// The room that is left, as guest addresses: for a device that keeps the chain. Each range is
+    /// RAM, and can be looked up in this memory again.
+    pub fn ranges(&self) -> impl Iterator<Item = (GuestAddress, u32)> {
+        let mut skip = self.cursor.offset;
+        let rest = self.segments.get(self.cursor.segment..).unwrap_or_default();
+        rest.iter().map_while(move |segment| {
+            let skip = std::mem::take(&mut skip);
+            let address = segment.address.0.checked_add(u64::from(skip))?;
+            Some((GuestAddress(address), segment.len.checked_sub(skip)?))
+        })
+    }
+
     /// Counts `count` bytes as written, at most to the end.
     pub fn advance(&mut self, count: usize) {
         self.cursor.advance(self.segments, count);

@@ -147,11 +147,19 @@ impl Layout {
         }
     }
 
-    /// Gives a chain back to the driver.
-    fn put_used(&mut self, token: &Token, written: u32) -> Result<(), QueueError> {
+    /// Prepares to give a chain back to the driver, which sees nothing of it yet.
+    fn stage_used(&mut self, token: &Token, written: u32) -> Result<(), QueueError> {
         match self {
-            Layout::Split(ring) => ring.put_used(token.id, written),
-            Layout::Packed(ring) => ring.put_used(token, written),
+            Layout::Split(ring) => ring.stage_used(token.id, written),
+            Layout::Packed(ring) => ring.stage_used(token, written),
+        }
+    }
+
+    /// Gives all chains that were staged back to the driver, at once.
+    fn publish_used(&mut self) -> Result<(), QueueError> {
+        match self {
+            Layout::Split(ring) => ring.publish_used(),
+            Layout::Packed(ring) => ring.publish_used(),
         }
     }
 
@@ -259,36 +267,63 @@ impl Queue {
     /// if the ring is corrupt.
     pub fn drain<E: From<QueueError>>(
         &mut self,
-        mut each: impl FnMut(&mut Chain<'_>) -> Result<Step, E>,
+        each: impl FnMut(&mut Chain<'_>) -> Result<Step, E>,
     ) -> Result<Drained, E> {
+        let more = self.take(each)?;
+        Ok(Drained {
+            interrupt: self.take_interrupt()?,
+            more,
+        })
+    }
+
+    /// Does the same as [`drain`](Self::drain), and leaves the question of the interrupt for later.
+    /// Tells what [`Drained::more`] does.
+    pub fn take<E: From<QueueError>>(
+        &mut self,
+        mut each: impl FnMut(&mut Chain<'_>) -> Result<Step, E>,
+    ) -> Result<bool, E> {
         let mut budget = self.size;
-        let more = loop {
+        loop {
             self.layout.suppress_doorbell()?;
             if self.take_chains(&mut budget, &mut each)? {
-                break false;
+                return Ok(false);
             }
             // Right here the driver may add a chain and see that it need not ring.
             #[cfg(test)]
             tests::meanwhile();
             self.layout.enable_doorbell()?;
             if !self.layout.has_available()? {
-                break false;
+                return Ok(false);
             }
             if budget == 0 {
-                break true;
+                return Ok(true);
             }
-        };
-        Ok(Drained {
-            interrupt: self.layout.take_interrupt()?,
-            more,
-        })
+        }
     }
 
     /// Gives back a chain that was kept with [`Step::Later`], of whose writable part `written`
     /// bytes were written. Tells whether the driver wants an interrupt.
     pub fn complete(&mut self, token: Token, written: u32) -> Result<bool, QueueError> {
-        self.in_flight.remove(token.id)?;
-        self.layout.put_used(&token, written)?;
+        self.complete_together([(token, written)])?;
+        self.take_interrupt()
+    }
+
+    /// Gives back chains that were kept, each with the number of bytes written to it, so that the
+    /// driver finds all of them or none: what is in them is one thing. Whether it wants an
+    /// interrupt is left to [`take_interrupt`](Self::take_interrupt).
+    pub fn complete_together(
+        &mut self,
+        chains: impl IntoIterator<Item = (Token, u32)>,
+    ) -> Result<(), QueueError> {
+        for (token, written) in chains {
+            self.in_flight.remove(token.id)?;
+            self.layout.stage_used(&token, written)?;
+        }
+        self.layout.publish_used()
+    }
+
+    /// Whether the driver wants an interrupt for what was given back since this was last asked.
+    pub fn take_interrupt(&mut self) -> Result<bool, QueueError> {
         self.layout.take_interrupt()
     }
 
@@ -310,7 +345,8 @@ impl Queue {
                     self.layout.consume(&token);
                     // Published at once and not at the end: a driver that polls need not wait
                     // for a slow request behind this one.
-                    self.layout.put_used(&token, written)?;
+                    self.layout.stage_used(&token, written)?;
+                    self.layout.publish_used()?;
                 }
                 Step::Later => {
                     self.layout.consume(&token);

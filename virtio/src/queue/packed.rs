@@ -90,6 +90,8 @@ pub(super) struct Ring {
     next_avail: Position,
     /// Where the next used descriptor goes.
     next_used: Position,
+    /// Where the flags of the first staged descriptor go, and what they are.
+    staged: Option<(usize, u16)>,
     /// How many descriptors belong to chains that were taken and not yet used.
     in_flight: u16,
     /// How many descriptors were used since we last decided about an interrupt.
@@ -121,6 +123,7 @@ impl Ring {
             event_idx: features & features::EVENT_IDX != 0,
             next_avail: Position::START,
             next_used: Position::START,
+            staged: None,
             in_flight: 0,
             undecided: 0,
             suppression: None,
@@ -156,20 +159,35 @@ impl Ring {
         self.in_flight = self.in_flight.saturating_add(token.slots);
     }
 
-    pub(super) fn put_used(&mut self, token: &Token, written: u32) -> Result<(), QueueError> {
+    /// Writes a used descriptor that the driver does not know of yet: it looks for them in order,
+    /// so it is enough that the first one's flags are not written.
+    pub(super) fn stage_used(&mut self, token: &Token, written: u32) -> Result<(), QueueError> {
         let slot = self.next_used.offset();
         self.descriptors.store_u32(slot + LEN, written)?;
         self.descriptors
             .store(slot + ID, token.id, Ordering::Relaxed)?;
         let write = if written > 0 { VIRTQ_DESC_F_WRITE } else { 0 };
         let flags = self.next_used.used() | write;
-        // Release: the buffers and the other fields are visible before the flags.
-        self.descriptors
-            .store(slot + FLAGS, flags, Ordering::Release)?;
+        if self.staged.is_none() {
+            self.staged = Some((slot + FLAGS, flags));
+        } else {
+            // Relaxed: the driver looks at these flags behind those of the first.
+            self.descriptors
+                .store(slot + FLAGS, flags, Ordering::Relaxed)?;
+        }
         self.next_used.advance(token.slots, self.size);
         self.in_flight = self.in_flight.saturating_sub(token.slots);
         self.undecided = self.undecided.saturating_add(token.slots.into());
         Ok(())
+    }
+
+    /// Announces what was staged.
+    pub(super) fn publish_used(&mut self) -> Result<(), QueueError> {
+        match self.staged.take() {
+            // Release: the buffers and all other fields are visible before the flags.
+            Some((slot, flags)) => self.descriptors.store(slot, flags, Ordering::Release),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn has_available(&self) -> Result<bool, QueueError> {

@@ -133,12 +133,18 @@ impl Ring {
         self.next_avail = self.next_avail.wrapping_add(1);
     }
 
-    pub(super) fn put_used(&mut self, id: u16, written: u32) -> Result<(), QueueError> {
+    /// Writes a used entry that the driver does not know of yet.
+    pub(super) fn stage_used(&mut self, id: u16, written: u32) -> Result<(), QueueError> {
         let entry = RING + USED_ELEM * self.slot(self.next_used);
         self.used.store_u32(entry, u32::from(id))?;
         self.used.store_u32(entry + 4, written)?;
         self.next_used = self.next_used.wrapping_add(1);
-        // Release: the buffers and the entry are visible before the index that announces them.
+        Ok(())
+    }
+
+    /// Announces what was staged.
+    pub(super) fn publish_used(&mut self) -> Result<(), QueueError> {
+        // Release: the buffers and the entries are visible before the index that announces them.
         self.used.store(IDX, self.next_used, Ordering::Release)
     }
 

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// How long the driver waits for a device before the test counts as failed.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Each queue has this much guest memory, ring and buffers, one after the other.
+/// Each queue has this much guest memory if nothing else is said.
 const QUEUE_MEMORY: u64 = 0x10_0000;
 /// The first queue's starts here, as address 0 is not for rings.
 const FIRST_QUEUE: u64 = 0x1000;
@@ -190,25 +190,33 @@ pub struct Machine {
     pub interrupts: Arc<Interrupts>,
     /// The ring layouts that the device offers.
     pub rings: Rings,
+    /// Each queue has this much memory, ring and buffers, one after the other.
+    queue_memory: u64,
     failures: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl Default for Machine {
     fn default() -> Self {
+        Machine::with_queue_memory(QUEUE_MEMORY)
+    }
+}
+
+impl Machine {
+    /// A machine that has this much memory for each queue, in whole pages.
+    pub fn with_queue_memory(queue_memory: u64) -> Self {
         // Regions that are too small for huge pages, which take long to be cleared.
-        let queue = |queue| (FIRST_QUEUE + queue * QUEUE_MEMORY, QUEUE_MEMORY as usize);
+        let queue = |queue| (FIRST_QUEUE + queue * queue_memory, queue_memory as usize);
         let regions: Vec<_> = (0..QUEUES).map(queue).collect();
         let memory = ram(&[&[(0, FIRST_QUEUE as usize)], &*regions].concat());
         Machine {
             memory,
             interrupts: Arc::default(),
             rings: Rings::default(),
+            queue_memory,
             failures: Arc::default(),
         }
     }
-}
 
-impl Machine {
     /// What a transport is made with.
     pub fn environment(&self) -> Environment {
         let failures = Arc::clone(&self.failures);
@@ -262,7 +270,11 @@ impl Driver<Mmio> {
 
     /// A driver of a device with MMIO registers.
     pub fn mmio_in(device: Box<dyn Device>, mode: Mode) -> Self {
-        let machine = Machine::default();
+        Self::mmio_of(Machine::default(), device, mode)
+    }
+
+    /// A driver of a device with MMIO registers in this machine.
+    pub fn mmio_of(machine: Machine, device: Box<dyn Device>, mode: Mode) -> Self {
         let mmio = Mmio::with_mode(device, machine.environment(), mode);
         Driver::new(mmio.expect("device behind MMIO registers"), machine)
     }
@@ -313,8 +325,9 @@ impl<T: Transport> Driver<T> {
             if max_size == 0 {
                 break;
             }
-            let start = FIRST_QUEUE + u64::from(queue) * QUEUE_MEMORY;
-            let area = start..start + QUEUE_MEMORY;
+            let len = self.machine.queue_memory;
+            let start = FIRST_QUEUE + u64::from(queue) * len;
+            let area = start..start + len;
             let size = size.min(max_size);
             let ring = Ring::new(&self.machine.memory, area, size, self.features);
             let config = ring.config();

@@ -14,6 +14,8 @@ pub mod driver;
 pub mod echo;
 pub mod faulty;
 pub mod http;
+#[cfg(feature = "http")]
+pub mod http_disk;
 pub mod irq;
 pub mod msi;
 pub mod qcow2;

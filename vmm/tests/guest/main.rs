@@ -29,6 +29,7 @@ mod lifecycle;
 mod load;
 mod machine;
 mod many_disks;
+mod net;
 mod own_device;
 mod qcow2;
 mod requests;

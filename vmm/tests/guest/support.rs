@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod init;
+pub mod link;
 pub mod tools;
 
 use rustix::pipe::{PipeFlags, pipe_with};

@@ -1,18 +1,17 @@
 //! Requests to the server: each of them whole, checked and in time, or a [`Failure`].
 
 use super::version::{Part, Version, announced_size};
-use super::{BLOCK, Deadline, Failure};
+use super::{Deadline, Failure, Scale};
 use std::io::Read;
 use std::thread;
 use std::time::Duration;
+use ureq::config::Config;
 use ureq::http::Response;
 use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, RequestBuilder};
 
 /// How often a request is made again that may go better then.
 const RETRIES: u32 = 3;
-/// How long to wait before the first of them; twice as long before each other one.
-const BACK_OFF: Duration = Duration::from_millis(50);
 /// Which part of the time that is left a server may be silent: so there is some for another try.
 const SILENCE: u32 = 3;
 /// How large the header of an answer may be.
@@ -24,6 +23,7 @@ const REDIRECTS: u32 = 3;
 pub(super) struct Client {
     agent: Agent,
     url: String,
+    pub scale: Scale,
 }
 
 /// How one try ended that was no success.
@@ -40,30 +40,35 @@ impl From<Failure> for Miss {
     }
 }
 
+/// How a file at this URL is asked for.
+pub(super) fn config(url: &str) -> Config {
+    let secure = url
+        .get(..6)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+    Agent::config_builder()
+        // No redirect leaves TLS. Other schemes than these two are unknown to the library.
+        .https_only(secure)
+        .max_redirects(REDIRECTS)
+        .max_response_header_size(HEADER_LIMIT)
+        .http_status_as_error(false)
+        .accept_encoding("identity")
+        .user_agent(concat!("hype/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
 impl Client {
     /// A client for a URL. Nothing is asked yet.
-    pub fn new(url: &str) -> Self {
-        let secure = url
-            .get(..6)
-            .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
-        let agent = Agent::config_builder()
-            // No redirect leaves TLS. Other schemes than these two are unknown to the library.
-            .https_only(secure)
-            .max_redirects(REDIRECTS)
-            .max_response_header_size(HEADER_LIMIT)
-            .http_status_as_error(false)
-            .accept_encoding("identity")
-            .user_agent(concat!("hype/", env!("CARGO_PKG_VERSION")))
-            .build();
+    pub fn new(agent: Agent, url: &str, scale: Scale) -> Self {
         Client {
-            agent: Agent::new_with_config(agent),
+            agent,
             url: url.to_owned(),
+            scale,
         }
     }
 
     /// How large the server says the file is, if it does so without sending it.
     pub fn size(&self, until: &Deadline) -> Result<Option<u64>, Failure> {
-        retrying(until, |left| {
+        self.retrying(until, |left| {
             let request = in_time(self.agent.head(&self.url), left);
             let answer = request.call().map_err(miss)?;
             match answer.status().as_u16() {
@@ -100,9 +105,9 @@ impl Client {
         bytes: &mut Vec<u8>,
         until: &Deadline,
     ) -> Result<Version, Failure> {
-        let last = first.saturating_add(BLOCK - 1);
+        let last = first.saturating_add(self.scale.block - 1);
         let last = version.map_or(last, |version| last.min(version.size.saturating_sub(1)));
-        retrying(until, |left| {
+        self.retrying(until, |left| {
             let mut request = in_time(self.agent.get(&self.url), left);
             request = request.header("Range", format!("bytes={first}-{last}"));
             if let Some((name, value)) = version.and_then(Version::condition) {
@@ -117,6 +122,32 @@ impl Client {
             read_body(answer.into_body(), part.len(), bytes)?;
             Ok(now)
         })
+    }
+
+    /// Tries until it goes well or there is no point in it, with pauses, and in time.
+    fn retrying<T>(
+        &self,
+        until: &Deadline,
+        mut attempt: impl FnMut(Duration) -> Result<T, Miss>,
+    ) -> Result<T, Failure> {
+        let mut retries = 0;
+        loop {
+            match attempt(until.left()?) {
+                Ok(value) => return Ok(value),
+                Err(Miss::Final(failure)) => return Err(failure),
+                Err(Miss::Again(failure)) => {
+                    let pause = self.scale.back_off * (1 << retries);
+                    // Who has no time for another try reports what the last one came to.
+                    let in_time = until.left().is_ok_and(|left| left > pause);
+                    if retries == RETRIES || !in_time {
+                        return Err(failure);
+                    }
+                    log::debug!("trying again in {pause:?}: {failure}");
+                    thread::sleep(pause);
+                    retries += 1;
+                }
+            }
+        }
     }
 }
 
@@ -173,30 +204,5 @@ fn miss(error: ureq::Error) -> Miss {
         | ureq::Error::ConnectionFailed
         | ureq::Error::HostNotFound => Miss::Again(failure),
         _ => Miss::Final(failure),
-    }
-}
-
-/// Tries until it goes well or there is no point in it, with pauses, and in time.
-fn retrying<T>(
-    until: &Deadline,
-    mut attempt: impl FnMut(Duration) -> Result<T, Miss>,
-) -> Result<T, Failure> {
-    let mut retries = 0;
-    loop {
-        match attempt(until.left()?) {
-            Ok(value) => return Ok(value),
-            Err(Miss::Final(failure)) => return Err(failure),
-            Err(Miss::Again(failure)) => {
-                let pause = BACK_OFF * (1 << retries);
-                // Who has no time for another try reports what the last one came to.
-                let in_time = until.left().is_ok_and(|left| left > pause);
-                if retries == RETRIES || !in_time {
-                    return Err(failure);
-                }
-                log::debug!("trying again in {pause:?}: {failure}");
-                thread::sleep(pause);
-                retries += 1;
-            }
-        }
     }
 }

@@ -80,14 +80,14 @@ fn what_is_cached_is_not_asked_for_again() {
     assert_eq!(server.gets(), 2);
 
     // More than there is room for: the first two were used least lately.
-    for number in 2..=BLOCKS {
+    for number in 2..=SCALE.blocks {
         check(&disk, &served, number * SECOND, 512);
     }
-    assert_eq!(server.gets(), BLOCKS + 1);
+    assert_eq!(server.gets(), SCALE.blocks + 1);
     check(&disk, &served, 2 * SECOND, 512);
-    assert_eq!(server.gets(), BLOCKS + 1);
+    assert_eq!(server.gets(), SCALE.blocks + 1);
     check(&disk, &served, 0, 512);
-    assert_eq!(server.gets(), BLOCKS + 2);
+    assert_eq!(server.gets(), SCALE.blocks + 2);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::{Device, Error};
 use std::sync::Arc;
 
 /// As many vectors as the fake driver wants: one for the configuration and one for each queue.
-const VECTORS: u16 = 1 + super::QUEUES as u16;
+pub const VECTORS: u16 = 1 + super::QUEUES as u16;
 
 impl Driver<Pci> {
     /// A driver of a device with a PCI function that has a thread.
@@ -23,8 +23,18 @@ impl Driver<Pci> {
     /// A driver of a device with a PCI function.
     pub fn pci_in(device: Box<dyn Device>, mode: Mode) -> Self {
         let machine = Machine::default();
-        let msi = Messages::new(Arc::clone(&machine.interrupts), VECTORS);
-        let pci = Pci::with_mode(device, machine.environment(), msi, mode);
+        let messages = Messages::new(Arc::clone(&machine.interrupts), VECTORS);
+        Self::pci_of(machine, messages, device, mode)
+    }
+
+    /// A driver of a device with a PCI function in this machine, which has these vectors.
+    pub fn pci_of(
+        machine: Machine,
+        messages: Arc<Messages>,
+        device: Box<dyn Device>,
+        mode: Mode,
+    ) -> Self {
+        let pci = Pci::with_mode(device, machine.environment(), messages, mode);
         Driver::new(pci.expect("device behind a PCI function"), machine)
     }
 }
@@ -43,24 +53,38 @@ pub fn bar<const N: usize>(pci: &mut Pci, offset: u64) -> [u8; N] {
     data
 }
 
+/// Finds a capability by its ID and where it is.
+fn search(pci: &mut Pci, mut wanted: impl FnMut(&mut Pci, u8, u16) -> bool) -> Option<u16> {
+    let [mut at] = config(pci, 0x34);
+    // A list that bites its own tail has no more than fit.
+    for _ in 0..64 {
+        if at == 0 {
+            break;
+        }
+        let [id, next] = config(pci, at.into());
+        if wanted(pci, id, at.into()) {
+            return Some(at.into());
+        }
+        at = next;
+    }
+    None
+}
+
 /// All capabilities: their IDs and where they are.
 pub fn capabilities(pci: &mut Pci) -> Vec<(u8, u16)> {
     let mut found = Vec::new();
-    let [mut at] = config(pci, 0x34);
-    while at != 0 && found.len() < 64 {
-        let [id, next] = config(pci, at.into());
-        found.push((id, at.into()));
-        at = next;
-    }
+    search(pci, |_, id, at| {
+        found.push((id, at));
+        false
+    });
     found
 }
 
 /// The virtio capability of this kind.
 pub fn capability(pci: &mut Pci, kind: u8) -> Option<u16> {
-    let all = capabilities(pci).into_iter();
-    all.filter(|(id, _)| *id == VENDOR_SPECIFIC)
-        .map(|(_, at)| at)
-        .find(|at| config(pci, at + 3) == [kind])
+    search(pci, |pci, id, at| {
+        id == VENDOR_SPECIFIC && config(pci, at + 3) == [kind]
+    })
 }
 
 /// Where in BAR 0 the structure of this kind is, if the device has one.
@@ -71,9 +95,8 @@ pub fn find(pci: &mut Pci, kind: u8) -> Option<u64> {
 
 /// Where the MSI-X capability is.
 pub fn msix(pci: &mut Pci) -> u16 {
-    let all = capabilities(pci).into_iter();
-    let mut all = all.filter(|(id, _)| *id == MSIX);
-    all.next().expect("an MSI-X capability").1
+    let found = search(pci, |_, id, _| id == MSIX);
+    found.expect("an MSI-X capability")
 }
 
 /// Where in BAR 0 the MSI-X table and the pending bits are.

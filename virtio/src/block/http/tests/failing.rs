@@ -96,6 +96,13 @@ const BAD: &[(&str, Change)] = &[
     ("redirects", |_| {
         Act::Send(Answer::status("302 Found").and("Location", Some("/disk")))
     }),
+    // What comes with a redirect is read to its end.
+    ("timeout", |_| {
+        Act::Endless(
+            b"HTTP/1.1 302 Found\r\nLocation: /disk\r\n\r\n",
+            b"and longer",
+        )
+    }),
     // The HTTP library takes what has no host for a path on the same server.
     ("redirects", |_| {
         let to = Some("file:///etc/passwd");

@@ -1,39 +1,29 @@
 //! What the fuzzed drivers of all transports do: rings, requests and doorbells, and what has to
 //! hold whatever they do.
 
+use crate::{Input, memory};
+use std::sync::LazyLock;
 use virtio::Device;
 use virtio::console::Console;
 use virtio::features::RING_PACKED;
 use virtio::queue::QueueConfig;
-use virtio::testing::driver::{Driver, Transport};
+use virtio::testing::driver::{Driver, Machine, Transport};
 use virtio::testing::echo::Echo;
 use virtio::transport::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET};
 
-/// Where the rings and buffers of queue 0 are; the next one's are 1 MiB up.
+/// Where the rings and buffers of queue 0 are.
 const RINGS: u64 = 0x1000;
-/// How much of it is worth writing to.
+/// How much memory each queue has, one behind the other: little of it, as each run clears it.
 const SPAN: u64 = 0x4000;
+/// Where in it buffers are: behind the largest ring.
+const BUFFERS: u64 = 0x2000;
 
-/// The input, taken from its front. What is missing is 0.
-pub struct Input<'a>(pub &'a [u8]);
+static MACHINE: LazyLock<Machine> = LazyLock::new(|| Machine::with_queue_memory(SPAN));
 
-impl Input<'_> {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub fn bytes(&mut self, count: usize) -> u64 {
-        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
-        self.0 = rest;
-        taken
-            .iter()
-            .rev()
-            .fold(0, |value, byte| value << 8 | u64::from(*byte))
-    }
-
-    pub fn width(&mut self) -> usize {
-        1 << (self.bytes(1) % 4)
-    }
+/// The machine of all runs, as new but for its counters.
+pub fn machine() -> Machine {
+    memory::clear(&MACHINE.memory);
+    MACHINE.clone()
 }
 
 /// The device: one that does what its driver orders, or a real one.
@@ -51,7 +41,7 @@ pub const ACTIONS: u64 = 9;
 pub fn act<T: Transport>(driver: &mut Driver<T>, input: &mut Input<'_>, action: u64) -> bool {
     match action {
         0 => {
-            let status = input.bytes(1) as u8;
+            let status = input.byte();
             driver.transport.set_status(status);
             if status == 0 {
                 assert_eq!(driver.transport.status(), 0);
@@ -59,23 +49,23 @@ pub fn act<T: Transport>(driver: &mut Driver<T>, input: &mut Input<'_>, action: 
             }
         }
         1 | 2 => {
-            let address = RINGS + (input.bytes(1) % 2) * 0x10_0000 + input.bytes(2) % SPAN;
+            let address = RINGS + input.number(2) % (2 * SPAN);
             let width = if action == 1 { 2 } else { 8 };
-            let value = input.bytes(width).to_le_bytes();
+            let value = input.number(width).to_le_bytes();
             write(driver, address, &value[..width]);
         }
         3 => {
             // A proper start, with any of the offered features.
-            let features = input.bytes(8);
+            let features = input.number(8);
             if driver.negotiate(features) {
-                driver.set_up_queues(1 << (input.bytes(1) % 9));
+                driver.set_up_queues(1 << (input.number(1) % 9));
                 driver.add_status(DRIVER_OK);
             }
         }
         4 => {
             // A queue with addresses of the fuzzer's, as far as they are taken.
-            let queue = input.bytes(1) as u16 % 3;
-            let mut place = || RINGS + input.bytes(3);
+            let queue = input.number(1) as u16 % 3;
+            let mut place = || RINGS + input.number(3);
             let config = QueueConfig {
                 desc: place(),
                 avail: place(),
@@ -87,11 +77,11 @@ pub fn act<T: Transport>(driver: &mut Driver<T>, input: &mut Input<'_>, action: 
             driver.transport.enable_queue(queue, true);
         }
         5 => {
-            let queue = (input.bytes(1) % 2) as u16;
-            let (readable, writable) = (input.bytes(1) as usize, input.bytes(1) as usize);
+            let queue = (input.number(1) % 2) as u16;
+            let (readable, writable) = (input.number(1) as usize, input.number(1) as usize);
             request(driver, queue, readable, writable);
         }
-        6 => driver.transport.notify(input.bytes(1) as u32),
+        6 => driver.transport.notify(input.number(1) as u32),
         7 => {
             let _ = driver.transport.pause();
             let _ = driver.transport.resume();
@@ -107,10 +97,10 @@ fn request<T: Transport>(driver: &mut Driver<T>, queue: u16, readable: usize, wr
     let Some(ring) = driver.rings.get_mut(usize::from(queue)) else {
         return;
     };
-    let buffer = RINGS + u64::from(queue) * 0x10_0000 + 0x8_0000;
+    let buffer = RINGS + u64::from(queue) * SPAN + BUFFERS;
     let descriptor = |len: usize, flags, next| virtio::testing::ring::Descriptor {
         address: buffer,
-        len: len as u32 * 64,
+        len: len as u32 * 32,
         flags,
         next,
     };

@@ -1,0 +1,162 @@
+//! The driver's buffers that the next frames go to.
+//!
+//! Chains are kept here, not used, so that a frame can be read straight into several of them
+//! (`VIRTIO_NET_F_MRG_RXBUF`) by one call, before anybody knows how long it is. What it did not fill
+//! stays for the next one.
+
+use super::{HEADER_LEN, Header, Mac};
+use crate::queue::{Chain, Token};
+use crate::sys::MAX_BUFFERS;
+use crate::{Error, GuestMemory};
+use std::collections::VecDeque;
+use std::io;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
+
+/// How many ranges of memory one frame may be spread over: some are needed besides.
+const MAX_RANGES: usize = MAX_BUFFERS - 8;
+
+/// A chain that is kept.
+struct Held {
+    token: Token,
+    /// Its bytes that may be written.
+    len: usize,
+    /// In how many ranges they are.
+    ranges: usize,
+}
+
+/// The chains that are kept, in the order in which the driver made them available.
+pub(super) struct Window {
+    chains: VecDeque<Held>,
+    ranges: VecDeque<(GuestAddress, u32)>,
+    room: usize,
+}
+
+impl Window {
+    pub(super) fn new() -> Self {
+        Window {
+            chains: VecDeque::with_capacity(MAX_RANGES),
+            // A chain may have as many ranges again.
+            ranges: VecDeque::with_capacity(2 * MAX_RANGES),
+            room: 0,
+        }
+    }
+
+    /// Forgets all chains: the driver has taken them back by a reset.
+    pub(super) fn clear(&mut self) {
+        self.chains.clear();
+        self.ranges.clear();
+        self.room = 0;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chains.is_empty()
+    }
+
+    /// Whether there is room for a frame of `len` bytes and its header: in all chains together if
+    /// they are `mergeable`, else in any, which is for the driver to see to.
+    pub(super) fn has_room(&self, len: usize, mergeable: bool) -> bool {
+        if mergeable {
+            self.room >= len + HEADER_LEN || self.ranges.len() >= MAX_RANGES
+        } else {
+            !self.chains.is_empty()
+        }
+    }
+
+    /// Keeps a chain that has room for a header.
+    pub(super) fn add(&mut self, chain: &mut Chain<'_>) {
+        let before = self.ranges.len();
+        self.ranges.extend(chain.writer().ranges());
+        let len = chain.writable_len() as usize;
+        self.room += len;
+        self.chains.push_back(Held {
+            token: chain.token(),
+            len,
+            ranges: self.ranges.len() - before,
+        });
+    }
+
+    /// The room for the next frame behind its header.
+    pub(super) fn slices<'m>(
+        &'m self,
+        memory: &'m GuestMemory,
+        mergeable: bool,
+    ) -> impl Iterator<Item = VolatileSlice<'m>> {
+        let first = self.chains.front().map_or(0, |held| held.ranges);
+        let count = if mergeable { MAX_RANGES } else { first };
+        let mut skip = HEADER_LEN as u32;
+        let ranges = self.ranges.iter().take(count.min(MAX_RANGES));
+        ranges
+            .filter_map(move |(address, len)| {
+                let skipped = skip.min(*len);
+                skip -= skipped;
+                let rest = len - skipped;
+                (rest > 0).then_some((address.0.checked_add(skipped.into())?, rest))
+            })
+            // They were found in this very memory.
+            .map_while(|(address, len)| memory.get_slice(GuestAddress(address), len as usize).ok())
+    }
+
+    /// How many chains a frame of `len` bytes takes with its header. `None` if it does not fit.
+    pub(super) fn chains_for(&self, len: usize, mergeable: bool) -> Option<u16> {
+        let mut left = len + HEADER_LEN;
+        let limit = if mergeable { self.chains.len() } else { 1 };
+        for (count, held) in (1..).zip(self.chains.iter().take(limit)) {
+            left = left.saturating_sub(held.len);
+            if left == 0 {
+                return Some(count);
+            }
+        }
+        None
+    }
+
+    /// Where the frame that was read goes to.
+    pub(super) fn destination(&self, memory: &GuestMemory) -> Option<Mac> {
+        let mut bytes = [0; 6];
+        let mut left = bytes.as_mut_slice();
+        for slice in self.slices(memory, true) {
+            let count = slice.copy_to(left);
+            left = left.get_mut(count..)?;
+            if left.is_empty() {
+                return Some(Mac::new(bytes));
+            }
+        }
+        None
+    }
+
+    /// Writes the header in front of the frame that was read.
+    pub(super) fn write_header(&self, memory: &GuestMemory, header: Header) -> Result<(), Error> {
+        let bytes = header.to_bytes();
+        let mut left = bytes.as_slice();
+        for (address, len) in &self.ranges {
+            let (now, later) = left.split_at(left.len().min(*len as usize));
+            memory
+                .write_slice(now, *address)
+                .map_err(|error| Error::Host {
+                    what: "writing the header of a frame".to_owned(),
+                    source: io::Error::other(error),
+                })?;
+            left = later;
+            if left.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the chains that hold `len` bytes and their header, each with how many of them it has.
+    pub(super) fn take(&mut self, len: usize) -> impl Iterator<Item = (Token, u32)> {
+        let mut left = len + HEADER_LEN;
+        std::iter::from_fn(move || {
+            if left == 0 {
+                return None;
+            }
+            let held = self.chains.pop_front()?;
+            self.ranges.drain(..held.ranges.min(self.ranges.len()));
+            self.room = self.room.saturating_sub(held.len);
+            let written = left.min(held.len);
+            left -= written;
+            // A chain's length fits 32 bits.
+            Some((held.token, written as u32))
+        })
+    }
+}

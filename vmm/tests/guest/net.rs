@@ -1,0 +1,274 @@
+//! A network card on a tap of the host, whose kernel is the other side: TCP both ways with large
+//! segments and checksums left to do, and a tap that goes down, comes back and goes away.
+
+use super::*;
+use crate::support::Plan;
+use crate::support::link::Interface;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+use vmm::virtio::net::{Counters, Mac, Net, NetBackend, Tap, Wire};
+use vmm::virtio::transport::Rings;
+use vmm::{Transport, VirtioDevice};
+
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+const CARD: Interface = Interface("eth0");
+/// How much is sent each way.
+const STREAM: usize = 4 << 20;
+/// A guest that gives no sign of life for so long is over.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What passed the card, for the host half.
+static COUNTERS: Mutex<Option<Arc<Counters>>> = Mutex::new(None);
+
+/// Gives the machine a card on a tap of this name, and the host an address there.
+fn card_on_tap(
+    plan: &mut Plan,
+    name: &'static str,
+    lanes: usize,
+    rings: Rings,
+    transport: Transport,
+) {
+    let lanes = Tap::open_lanes(name, lanes).unwrap();
+    let lanes = lanes
+        .into_iter()
+        .map(|lane| Box::new(lane) as Box<dyn NetBackend>);
+    let net = Net::with_lanes(lanes.collect(), Mac::of_name(name)).unwrap();
+    *COUNTERS.lock().unwrap() = Some(net.counters());
+    Interface(name).add_address(HOST);
+    let device = VirtioDevice::from(net).rings(rings).transport(transport);
+    plan.config.devices.push(device);
+}
+
+fn guest_up() {
+    CARD.set_up(true);
+    CARD.add_address(GUEST);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while CARD.carrier() != Some(true) {
+        assert!(Instant::now() < deadline, "the link does not come up");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The bytes of a stream at a place.
+fn pattern(at: usize, buffer: &mut [u8]) {
+    for (index, byte) in buffer.iter_mut().enumerate() {
+        let at = at + index;
+        *byte = (at ^ at >> 8 ^ at >> 17) as u8;
+    }
+}
+
+fn send_stream(mut stream: &TcpStream) {
+    let mut buffer = vec![0; 1 << 16];
+    for at in (0..STREAM).step_by(buffer.len()) {
+        pattern(at, &mut buffer);
+        stream.write_all(&buffer).unwrap();
+    }
+}
+
+fn receive_stream(mut stream: &TcpStream) {
+    let (mut buffer, mut expected) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    for at in (0..STREAM).step_by(buffer.len()) {
+        stream.read_exact(&mut buffer).unwrap();
+        pattern(at, &mut expected);
+        assert!(buffer == expected, "different bytes at {at}");
+    }
+}
+
+/// Streams one way, the other way, and both ways at once; then single bytes back and forth.
+fn talk(stream: &TcpStream, first: bool) {
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    for sends in [first, !first] {
+        if sends {
+            send_stream(stream);
+        } else {
+            receive_stream(stream);
+        }
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| send_stream(stream));
+        receive_stream(stream);
+    });
+    let mut stream = stream;
+    let mut byte = [0];
+    for number in 0..200 {
+        if first {
+            stream.write_all(&[number]).unwrap();
+            stream.read_exact(&mut byte).unwrap();
+            assert_eq!(byte, [number]);
+        } else {
+            stream.read_exact(&mut byte).unwrap();
+            stream.write_all(&byte).unwrap();
+        }
+    }
+}
+
+fn guest_talks() {
+    guest_up();
+    let stream = TcpStream::connect((HOST, 5000)).unwrap();
+    talk(&stream, true);
+    println!("all of it, both ways");
+    // And a connection from outside.
+    let listener = TcpListener::bind((GUEST, 80)).unwrap();
+    println!("listening");
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    println!("somebody says {text}");
+}
+
+fn host_talks(host: &mut Host) {
+    let listener = TcpListener::bind((HOST, 5000)).unwrap();
+    let mut asked = [PollFd::new(&listener, PollFlags::IN)];
+    let patience = rustix::time::Timespec {
+        tv_sec: PATIENCE.as_secs() as i64,
+        tv_nsec: 0,
+    };
+    assert_eq!(poll(&mut asked, Some(&patience)), Ok(1), "nobody calls");
+    let (stream, _) = listener.accept().unwrap();
+    talk(&stream, false);
+    host.expect("all of it, both ways");
+    let counters = COUNTERS.lock().unwrap().take().unwrap();
+    let counts = counters.read();
+    // Two streams each way: of 1448 bytes each it would be more, and the acknowledgements.
+    let most = (4 * STREAM / 1448) as u64;
+    assert!(counts.sent + counts.received < most, "{counts:?}");
+    eprintln!("{STREAM} bytes, twice each way: {counts:?}");
+    host.expect("listening");
+    let mut stream = TcpStream::connect((GUEST, 80)).unwrap();
+    stream.write_all(b"hello").unwrap();
+    drop(stream);
+    host.expect("somebody says hello");
+}
+
+macro_rules! streams {
+    ($name:ident: $tap:literal, $lanes:expr, $cpus:expr, $rings:ident, $transport:ident) => {
+        guest_test! {
+            $name,
+            config: |plan: &mut Plan| {
+                plan.config.cpus = $cpus;
+                card_on_tap(plan, $tap, $lanes, Rings::$rings, Transport::$transport);
+            },
+            guest: guest_talks,
+            host: host_talks,
+            ends: Outcome::Shutdown,
+        }
+    };
+}
+
+streams! { tcp_both_ways_packed_mmio: "hypeg0", 1, 1, Packed, Mmio }
+streams! { tcp_both_ways_split_mmio: "hypeg1", 1, 1, Split, Mmio }
+streams! { tcp_both_ways_packed_pci: "hypeg2", 1, 1, Packed, Pci }
+streams! { tcp_both_ways_split_pci_two_pairs: "hypeg3", 2, 2, Split, Pci }
+
+guest_test! {
+    a_tap_that_goes_down_comes_back_and_goes_away_costs_the_link_alone,
+    config: |plan: &mut Plan| card_on_tap(plan, "hypeg4", 1, Rings::Any, Transport::Mmio),
+    guest: || {
+        guest_up();
+        println!("up");
+        let socket = UdpSocket::bind((GUEST, 7)).unwrap();
+        let mut last = CARD.carrier();
+        let mut changes = 0;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // Up to 2 rounds of down and up, and gone.
+        while changes < 5 {
+            // Errors are those of an interface without a carrier.
+            let _ = socket.send_to(&[0; 1000], (HOST, 9));
+            let now = CARD.carrier();
+            if now != last {
+                changes += 1;
+                println!("carrier {}", if now == Some(true) { "back" } else { "lost" });
+                last = now;
+            }
+            assert!(Instant::now() < deadline, "{changes} changes of the link");
+            thread::sleep(Duration::from_millis(2));
+        }
+    },
+    host: |host| {
+        host.expect("up");
+        let tap = Interface("hypeg4");
+        for _ in 0..2 {
+            tap.set_up(false);
+            host.expect("carrier lost");
+            tap.set_up(true);
+            host.expect("carrier back");
+        }
+        tap.set_mtu(9000);
+        tap.set_mtu(600);
+        tap.delete();
+        host.expect("carrier lost");
+    },
+    ends: Outcome::Shutdown,
+}
+
+guest_test! {
+    a_program_can_be_the_other_end_of_a_wire,
+    config: |plan: &mut Plan| {
+        let (wire, other) = Wire::pair().unwrap();
+        let net = Net::new(wire.mtu(9000), Mac::of_name("wire")).unwrap().mtu(4000).unwrap();
+        plan.config.devices.push(net.into());
+        let other = std::os::unix::net::UnixDatagram::from(other.into_socket());
+        other.set_nonblocking(false).unwrap();
+        thread::spawn(move || echo(&other));
+    },
+    guest: || {
+        guest_up();
+        assert_eq!(support::read_to_string("/sys/class/net/eth0/mtu").trim(), "4000");
+        let socket = UdpSocket::bind((GUEST, 7)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (mut sent, mut buffer) = (vec![0; 3900], vec![0; 5000]);
+        for round in 0..300 {
+            pattern(round, &mut sent);
+            socket.send_to(&sent, (HOST, 7)).unwrap();
+            let (len, from) = socket.recv_from(&mut buffer).unwrap();
+            assert_eq!(from, SocketAddr::from((HOST, 7)));
+            assert!(buffer[..len] == sent, "round {round}");
+        }
+        println!("300 packets came back");
+    },
+    host: |host| host.expect("300 packets came back"),
+    ends: Outcome::Shutdown,
+}
+
+/// Answers ARP, and sends each UDP packet back, checksum included: it is the same both ways.
+fn echo(wire: &std::os::unix::net::UnixDatagram) {
+    let ours = [2, 0, 0, 0, 0, 0xee];
+    let mut buffer = [0; 9100];
+    let answer = || -> io::Result<()> {
+        loop {
+            let len = wire.recv(&mut buffer)?;
+            if len == 0 {
+                return Ok(());
+            }
+            let frame = &mut buffer[..len];
+            match (frame.get(12..14), frame.get(23)) {
+                (Some([8, 6]), _) if frame[38..42] == HOST.octets() => {
+                    frame[20..22].copy_from_slice(&[0, 2]);
+                    frame.copy_within(22..32, 32);
+                    frame[22..28].copy_from_slice(&ours);
+                    frame[28..32].copy_from_slice(&HOST.octets());
+                }
+                // UDP without options: addresses and ports change places.
+                (Some([8, 0]), Some(17)) => {
+                    let source: [u8; 4] = frame[26..30].try_into().unwrap();
+                    frame.copy_within(30..34, 26);
+                    frame[30..34].copy_from_slice(&source);
+                }
+                _ => continue,
+            }
+            frame.copy_within(6..12, 0);
+            frame[6..12].copy_from_slice(&ours);
+            wire.send(frame)?;
+        }
+    };
+    let mut answer = answer;
+    // The machine has ended, and with it the wire.
+    let _ = answer();
+}
