@@ -173,6 +173,9 @@ impl Plan {
 
 /// The network cards.
 fn cards(machine: &args::Machine, rings: Rings) -> Result<Vec<VirtioDevice>, Error> {
+    if machine.net.is_empty() {
+        return Ok(Vec::new());
+    }
     let here = std::env::current_dir().unwrap_or_default();
     let told_by = match machine.block.first() {
         Some(disk) => here.join(disk.name()),

@@ -17,7 +17,7 @@ series=3
 await() {
 	local line count=0
 	while [ "$count" -lt "${2:-1}" ]; do
-		read -r -t 40 line <&7 || return 1
+		read -r -t 5 line <&7 || return 1
 		printf '%s\n' "$line" >>"$work/times"
 		case $line in
 		*"$failed_mark "*) return 1 ;;

@@ -9,7 +9,7 @@
 use crate::error::{Error, Missing};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
-use std::fs::OpenOptions;
+use rustix::fs::{Mode, OFlags};
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
@@ -161,16 +161,14 @@ impl System {
 
     /// Opens KVM's device where it has another name (in a sandbox, say).
     pub fn open_at(path: &Path) -> Result<Self, Error> {
-        // The standard library opens with O_CLOEXEC.
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(|source| Error::Open {
+        // musl would say O_CLOEXEC once more, in a call of its own.
+        let fd = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(
+            |errno| Error::Open {
                 path: path.to_owned(),
-                source,
-            })?;
-        Self::check(file.into(), &path.display().to_string())
+                source: errno.into(),
+            },
+        )?;
+        Self::check(fd, &path.display().to_string())
     }
 
     /// Takes a descriptor that someone else opened: a process that may not open `/dev/kvm` itself

@@ -55,7 +55,8 @@ pub(crate) struct BzImage {
 }
 
 impl BzImage {
-    /// Reads the setup code and checks the header in it. `head` is the first [`HEAD`] bytes.
+    /// Reads the setup code and checks the header in it. `head` is the beginning of the file,
+    /// [`HEAD`] bytes at least if it has them.
     pub(crate) fn parse(file: &ImageFile, mut head: Vec<u8>) -> Result<Self, ImageError> {
         check_extent("the setup header", 0, HEAD as u64, file.len)?;
         let mut header = setup_header::default();
@@ -70,8 +71,12 @@ impl BzImage {
         let code = code_range(&header, file.len)?;
         check_placement(&header, code.end - code.start)?;
         check_payload(&header, code.end - code.start)?;
-        let rest = code.start.saturating_sub(HEAD as u64) as usize;
-        head.extend(file.read("the setup code", HEAD as u64, rest)?);
+        // At most 256 sectors.
+        let setup = code.start as usize;
+        if let Some(rest @ 1..) = setup.checked_sub(head.len()) {
+            head.extend(file.read("the setup code", head.len() as u64, rest)?);
+        }
+        head.truncate(setup);
         let version = version(&header, &head);
         if header.version < VERSION_KERNEL_INFO {
             header.kernel_info_offset = 0;

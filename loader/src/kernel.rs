@@ -8,12 +8,15 @@ use crate::bzimage::{BzImage, InitrdLimits};
 use crate::elf::Elf;
 use crate::error::{Error, ImageError, Role};
 use crate::file::ImageFile;
-use crate::format::{self, Format, HEAD};
+use crate::format::{self, Format};
 use crate::layout::{COMMAND_LINE, FOUR_GIB};
 use crate::memory_map::MemoryMap;
 use crate::registers::Registers;
 use crate::zero_page::{self, Facts};
 use crate::{Source, cpu, pvh};
+
+/// How much is read at first: the boot sector and all of Linux's setup code, mostly.
+const FIRST_READ: u64 = 16 << 10;
 
 /// A kernel file whose headers are sound.
 #[derive(Debug)]
@@ -113,7 +116,7 @@ impl Kernel {
 
 impl Image {
     fn parse(file: &ImageFile) -> Result<Self, ImageError> {
-        let head = file.read("the header", 0, file.len.min(HEAD as u64) as usize)?;
+        let head = file.read("the header", 0, file.len.min(FIRST_READ) as usize)?;
         match format::detect(&head)? {
             Format::BzImage => BzImage::parse(file, head).map(Image::BzImage),
             Format::Elf => Elf::parse(file, &head).map(Image::Elf),

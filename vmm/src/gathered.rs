@@ -3,7 +3,7 @@
 //! # The problem
 //!
 //! Most of what a driver writes to set a device up means nothing by itself: which queue, what size,
-//! where. Each such write is an exit all the same.
+//! where. Each such write is an exit all the same. So is the acknowledgement of each interrupt on MMIO.
 //!
 //! # The design
 //!

@@ -23,7 +23,7 @@ pub(super) struct Front {
 impl Front {
     pub fn new(device: Box<dyn Device>, env: Environment, mode: Mode) -> Result<Self, Error> {
         let causes = Arc::new(Causes {
-            bits: AtomicU32::new(0),
+            state: AtomicU32::new(0),
             irq: env.irq,
         });
         let env = Environment {
@@ -76,18 +76,13 @@ impl Front {
             self.device_features_sel = 0;
             self.driver_features_sel = 0;
             self.queue_sel = 0;
-            self.acknowledge(u32::MAX);
+            self.causes.take();
         }
     }
 
     /// Why the device interrupts.
-    pub fn causes(&self) -> u32 {
-        self.causes.bits.load(Ordering::Acquire)
-    }
-
-    /// The driver knows these causes now. Returns all that there were.
-    pub fn acknowledge(&self, causes: u32) -> u32 {
-        self.causes.bits.fetch_and(!causes, Ordering::AcqRel)
+    pub fn causes(&self) -> &Causes {
+        &self.causes
     }
 }
 
@@ -97,19 +92,54 @@ pub(super) const USED_BUFFER: u32 = 1;
 pub(super) const CONFIG_CHANGE: u32 = 2;
 
 /// Remembers why, before it interrupts.
-struct Causes {
-    bits: AtomicU32,
+///
+/// What a driver acknowledges is what it was told, and never what came afterwards. So nothing is lost
+/// if the acknowledgement arrives late, which lets KVM gather it.
+pub(super) struct Causes {
+    /// Those that the driver was told, above those that it was not.
+    state: AtomicU32,
     irq: Arc<dyn Irq>,
+}
+
+/// By how many bits they are above.
+const TOLD: u32 = 16;
+
+/// Told or not.
+fn all(state: u32) -> u32 {
+    (state >> TOLD) | (state & ((1 << TOLD) - 1))
+}
+
+impl Causes {
+    /// Tells the driver, which is expected to acknowledge them.
+    pub fn tell(&self) -> u32 {
+        let told = |state| Some(all(state) << TOLD);
+        match self
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, told)
+        {
+            Ok(state) | Err(state) => all(state),
+        }
+    }
+
+    /// The driver has handled these, as far as it was told.
+    pub fn acknowledge(&self, causes: u32) {
+        self.state.fetch_and(!(causes << TOLD), Ordering::AcqRel);
+    }
+
+    /// Forgets all of them, and tells which there were.
+    pub fn take(&self) -> u32 {
+        all(self.state.swap(0, Ordering::AcqRel))
+    }
 }
 
 impl Irq for Causes {
     fn queue(&self, queue: u16) {
-        self.bits.fetch_or(USED_BUFFER, Ordering::AcqRel);
+        self.state.fetch_or(USED_BUFFER, Ordering::AcqRel);
         self.irq.queue(queue);
     }
 
     fn config(&self) {
-        self.bits.fetch_or(CONFIG_CHANGE, Ordering::AcqRel);
+        self.state.fetch_or(CONFIG_CHANGE, Ordering::AcqRel);
         self.irq.config();
     }
 }

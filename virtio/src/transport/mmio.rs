@@ -91,10 +91,12 @@ impl Mmio {
     pub const SIZE: u64 = 0x1000;
 
     /// Registers to which a write has no effect until some other register is accessed: one that
-    /// arrives late, but in order, is as good. Queues start with the device, by its status.
+    /// arrives late, but in order, is as good. Queues start with the device, by its status; an
+    /// acknowledgement is of causes that were told before, by a read. What lies between two of these
+    /// registers, and is in the same range, is nothing.
     pub const PATIENT: [Range<u64>; 3] = [
-        DEVICE_FEATURES_SEL..DRIVER_FEATURES_SEL + 4,
-        QUEUE_SEL..QUEUE_READY + 4,
+        DEVICE_FEATURES_SEL..QUEUE_READY + 4,
+        INTERRUPT_ACK..INTERRUPT_ACK + 4,
         QUEUE_DESC_LOW..QUEUE_DEVICE_HIGH + 4,
     ];
 
@@ -195,7 +197,7 @@ impl Mmio {
             DEVICE_FEATURES => self.front.device_features(),
             QUEUE_NUM_MAX => queue.map_or(0, |queue| queue.max_size.into()),
             QUEUE_READY => queue.map_or(0, |queue| queue.ready.into()),
-            INTERRUPT_STATUS => self.front.causes(),
+            INTERRUPT_STATUS => self.front.causes().tell(),
             STATUS => self.front.core.status().into(),
             // Whatever SHM_SEL says: no device here has shared memory.
             SHM_LEN_LOW | SHM_LEN_HIGH | SHM_BASE_LOW | SHM_BASE_HIGH => u32::MAX,
@@ -215,9 +217,7 @@ impl Mmio {
             QUEUE_NUM => front.set_queue_size(value),
             QUEUE_READY => front.set_queue_ready(value),
             QUEUE_NOTIFY => front.core.notify(value),
-            INTERRUPT_ACK => {
-                front.acknowledge(value);
-            }
+            INTERRUPT_ACK => front.causes().acknowledge(value),
             STATUS => front.set_status(value),
             QUEUE_DESC_LOW => front.set_queue_address(|queue| set_half(queue.desc, 0, value)),
             QUEUE_DESC_HIGH => front.set_queue_address(|queue| set_half(queue.desc, 1, value)),

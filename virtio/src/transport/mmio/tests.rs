@@ -210,6 +210,20 @@ fn interrupt_status_names_the_cause_until_it_is_acknowledged() {
 }
 
 #[test]
+fn an_acknowledgement_that_arrives_late_takes_no_later_cause() {
+    let mut driver = started();
+    driver.send(0, &[b"ping"], &[4]);
+    driver.transport.turn();
+    assert_eq!(driver.transport.get(INTERRUPT_STATUS), USED_BUFFER);
+    driver.send(0, &[b"ping"], &[4]);
+    driver.transport.turn();
+    driver.transport.set(INTERRUPT_ACK, USED_BUFFER);
+    assert_eq!(driver.transport.get(INTERRUPT_STATUS), USED_BUFFER);
+    driver.transport.set(INTERRUPT_ACK, USED_BUFFER);
+    assert_eq!(driver.transport.get(INTERRUPT_STATUS), 0);
+}
+
+#[test]
 fn a_reset_forgets_selections_and_interrupts() {
     let mut driver = started();
     driver.send(0, &[b"ping"], &[4]);

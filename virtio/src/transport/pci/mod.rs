@@ -171,7 +171,7 @@ impl Pci {
             COMMON..ISR => common::read(&self.front, &self.vectors, offset, data),
             ISR => {
                 if let [data] = data {
-                    *data = self.front.acknowledge(u32::MAX) as u8;
+                    *data = self.front.causes().take() as u8;
                 }
             }
             DEVICE..NOTIFY => self.front.core.read_config(offset - DEVICE, data),
