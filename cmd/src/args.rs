@@ -120,9 +120,9 @@ pub struct Machine {
     #[arg(long, alias = "networking", value_name = "NET", value_parser = Card::parse)]
     pub net: Vec<Card>,
 
-    /// A port for the guest: [ADDR:]HOST:GUEST[/udp]
+    /// A port for the guest: HOST:GUEST or HOST:GUEST/udp
     ///
-    /// For -net user. Without ADDR all addresses of the host lead there.
+    /// For -net user. All addresses of the host lead there, or one: ADDR:HOST:GUEST.
     #[arg(long, value_name = "PORTS", value_parser = publish)]
     pub publish: Vec<Publish>,
 
