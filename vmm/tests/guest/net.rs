@@ -187,7 +187,7 @@ guest_test! {
                 println!("carrier {}", if now == Some(true) { "back" } else { "lost" });
                 last = now;
             }
-            assert!(Instant::now() < deadline, "{changes} changes of the link");
+            assert!(Instant::now() < deadline, "no answer: {changes} changes of the link");
             thread::sleep(Duration::from_millis(2));
         }
     },
