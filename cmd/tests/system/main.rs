@@ -14,8 +14,7 @@
 )]
 
 #[path = "../common/terminal.rs"]
-// The other crate that shares it uses other parts of it.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "another test program uses the rest of it")]
 mod terminal;
 
 mod docs;
