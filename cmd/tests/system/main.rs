@@ -18,6 +18,8 @@
 mod terminal;
 
 mod docs;
+mod stage;
+mod user_net;
 
 use std::path::PathBuf;
 use std::time::Duration;
