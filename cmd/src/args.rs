@@ -126,9 +126,9 @@ pub struct Machine {
     #[arg(long, value_name = "PORTS", value_parser = publish)]
     pub publish: Vec<Publish>,
 
-    /// Where virtio devices are: mmio or pci
-    #[arg(long, value_name = "WHERE", default_value = "mmio", value_parser = transport)]
-    pub transport: Transport,
+    /// Where all virtio devices are: mmio or pci [default: disks and network cards on pci, others on mmio]
+    #[arg(long, value_name = "WHERE", value_parser = transport)]
+    pub transport: Option<Transport>,
 
     /// Which rings they have: split or packed [default: any]
     ///
