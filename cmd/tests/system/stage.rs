@@ -106,22 +106,21 @@ impl Stage {
         let ids = fs::read_dir("/proc").unwrap().flatten();
         let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let theirs = ids.filter_map(|id: u32| {
-            let owner = fs::metadata(format!("/proc/{id}")).ok()?.uid();
-            // passt is not to be traced, so that its files in /proc are root's.
             let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-            let runs_as = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-            let runs_as = runs_as.split_whitespace().next()?.parse() == Ok(USER);
+            let user = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+            let user: u32 = user.split_whitespace().next()?.parse().ok()?;
             let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
             // One that has ended and was not asked for yet has none.
-            let is_theirs = (owner == USER || runs_as) && !command.is_empty();
+            let is_theirs = user == USER && !command.is_empty();
             is_theirs.then(|| (id, String::from_utf8_lossy(&command).replace('\0', " ")))
         });
         theirs.collect()
     }
 
-    /// Nothing runs or lies about that is the user's, no socket has a name, and the port is free.
+    /// Waits until nothing runs that is the user's. Then nothing of theirs may lie about, no socket may have
+    /// a name, and the port is free.
     #[track_caller]
-    pub fn is_left_clean(&self, port: u16) {
+    pub fn expect_nothing_left(&self, port: u16) {
         let deadline = Instant::now() + PATIENCE;
         while !self.processes().is_empty() {
             let left = self.processes();

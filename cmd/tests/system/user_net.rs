@@ -40,7 +40,7 @@ for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf
 echo "leased $ip, names by $dns"
 "#;
 
-/// 200 KiB in which no two places are alike.
+/// 200 KiB, of which a piece that is missing or in another place is noticed.
 fn page() -> Vec<u8> {
     let mut state = 1_u32;
     let bytes = (0..200 << 10).map(|_| {
@@ -85,13 +85,18 @@ fn with_tools(initrd: &Path) -> Vec<u8> {
 }
 
 /// A guest on the user's terminal, at its prompt.
-fn boot(test: &str, stage: &Stage, path: &str, options: &[&str]) -> Option<Terminal> {
+fn boot(test: &str, stage: &Stage, options: &[&str]) -> Option<Terminal> {
+    boot_with_path(test, stage, &std::env::var("PATH").unwrap(), options)
+}
+
+/// The same, where programs are looked for in other folders.
+fn boot_with_path(test: &str, stage: &Stage, path: &str, options: &[&str]) -> Option<Terminal> {
     let guest = guest(test)?;
     let hype = stage.copy(Path::new(env!("CARGO_BIN_EXE_hype")));
     let kernel = stage.copy(&guest.kernel);
     let initrd = stage.path("initrd");
     fs::write(&initrd, with_tools(&guest.initrd)).unwrap();
-    let path = format!("PATH={path}:{}", std::env::var("PATH").unwrap());
+    let path = format!("PATH={path}");
     let mut words = vec!["env", &path, &hype, "-kernel", &kernel];
     words.extend(["-initrd", initrd.to_str().unwrap(), "-cmdline", QUIET]);
     words.extend(options);
@@ -103,7 +108,7 @@ fn boot(test: &str, stage: &Stage, path: &str, options: &[&str]) -> Option<Termi
 /// The same with user networking and a port.
 fn boot_published(test: &str, stage: &Stage) -> Option<Terminal> {
     let publish = format!("{PORT}:80");
-    boot(test, stage, "", &["-net", "user", "-publish", &publish])
+    boot(test, stage, &["-net", "user", "-publish", &publish])
 }
 
 /// Asks for a page as a browser does, and gives what comes behind the header.
@@ -199,6 +204,9 @@ fn an_ordinary_user_has_addresses_names_and_pages_both_ways() {
             return;
         };
 
+        let status = format!("/proc/{}/status", process(stage, "-kernel"));
+        let status = fs::read_to_string(status).unwrap();
+        assert!(status.contains("\nCapPrm:\t0000000000000000\n"), "{status}");
         bring_up(&mut terminal);
         for host in [
             "127.0.0.1",
@@ -217,7 +225,7 @@ fn an_ordinary_user_has_addresses_names_and_pages_both_ways() {
         }
         power_off(&mut terminal);
 
-        stage.is_left_clean(PORT);
+        stage.expect_nothing_left(PORT);
     });
 }
 
@@ -232,7 +240,7 @@ fn nothing_is_left_of_user_networking_after_sigterm() {
         terminal.signal("TERM");
         assert_eq!(terminal.wait(), POWER_OFF, "{}", terminal.text());
 
-        stage.is_left_clean(PORT);
+        stage.expect_nothing_left(PORT);
     });
 }
 
@@ -253,7 +261,7 @@ fn nothing_is_left_of_user_networking_after_a_kill_amid_a_connection() {
         terminal.signal("KILL");
         terminal.wait();
 
-        stage.is_left_clean(PORT);
+        stage.expect_nothing_left(PORT);
     });
 }
 
@@ -274,7 +282,7 @@ fn process(stage: &Stage, word: &str) -> u32 {
 }
 
 /// The guest sleeps for three seconds, and so does hype.
-fn is_quiet(stage: &Stage, terminal: &mut Terminal) {
+fn expect_quiet(stage: &Stage, terminal: &mut Terminal) {
     let hype = process(stage, "-kernel");
     let before = ticks(hype);
     terminal.type_line("sleep 3; echo slept $((6*7))");
@@ -300,9 +308,9 @@ fn a_passt_that_is_killed_costs_the_link_alone() {
         terminal
             .type_line("until grep 0 /sys/class/net/eth0/carrier; do :; done; echo off $((6*7))");
         terminal.expect("off 42");
-        is_quiet(stage, &mut terminal);
+        expect_quiet(stage, &mut terminal);
         power_off(&mut terminal);
-        stage.is_left_clean(PORT);
+        stage.expect_nothing_left(PORT);
     });
 }
 
@@ -334,7 +342,8 @@ fn a_passt_that_talks_nonsense_costs_the_link_alone() {
         fs::set_permissions(pretender, mode).unwrap();
         let cards = [11, 12, 13, 14].map(|host| format!("user,ip=192.0.2.{host}"));
         let options: Vec<_> = cards.iter().flat_map(|card| ["-net", card]).collect();
-        let Some(mut terminal) = boot(test, stage, folder.to_str().unwrap(), &options) else {
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        let Some(mut terminal) = boot_with_path(test, stage, &path, &options) else {
             return;
         };
 
@@ -350,8 +359,8 @@ fn a_passt_that_talks_nonsense_costs_the_link_alone() {
         }
         terminal.type_line("echo carrier $(cat /sys/class/net/eth3/carrier)");
         terminal.expect("carrier 1");
-        is_quiet(stage, &mut terminal);
+        expect_quiet(stage, &mut terminal);
         power_off(&mut terminal);
-        stage.is_left_clean(PORT);
+        stage.expect_nothing_left(PORT);
     });
 }
