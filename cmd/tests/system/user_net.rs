@@ -292,18 +292,29 @@ fn expect_quiet(stage: &Stage, terminal: &mut Terminal) {
 }
 
 #[test]
-fn a_passt_that_is_killed_costs_the_link_alone() {
-    let test = "a_passt_that_is_killed_costs_the_link_alone";
+fn a_passt_that_stops_is_waited_for_and_one_that_is_killed_costs_the_link_alone() {
+    let test = "a_passt_that_stops_is_waited_for_and_one_that_is_killed_costs_the_link_alone";
     on_stage(test, |stage| {
         let Some(mut terminal) = boot_published(test, stage) else {
             return;
         };
         bring_up(&mut terminal);
         let passt = process(stage, "--quiet").to_string();
+        let signal = |name: &str| {
+            let sent = Command::new("kill").args(["-s", name, &passt]).status();
+            assert!(sent.unwrap().success());
+        };
 
-        let killed = Command::new("kill").args(["-9", &passt]).status().unwrap();
-        assert!(killed.success());
+        signal("STOP");
+        // More than the socket takes.
+        let send = format!("ping -q -c 8 -s 60000 {GATEWAY}; echo sent $((6*7))");
+        terminal.type_line(&send);
+        terminal.expect("sent 42");
+        signal("CONT");
+        let got = get(SocketAddr::from(([127, 0, 0, 1], PORT))).unwrap();
+        assert!(got == page(), "{} bytes", got.len());
 
+        signal("KILL");
         terminal.expect("the link is down for good");
         terminal
             .type_line("until grep 0 /sys/class/net/eth0/carrier; do :; done; echo off $((6*7))");

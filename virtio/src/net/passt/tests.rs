@@ -217,6 +217,16 @@ fn a_program_that_does_not_get_ready_is_ended_and_told() {
 }
 
 #[test]
+fn what_a_program_leaves_in_the_background_is_not_waited_for() {
+    let (folder, options) = instead("sleep 30 & echo $! >\"${0%/*}/pid\"; exit 0");
+    options.start().unwrap();
+    let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap();
+    assert!(Path::new("/proc").join(pid.trim()).exists(), "{pid}");
+    let killed = std::process::Command::new("kill").arg(pid.trim()).status();
+    assert!(killed.unwrap().success());
+}
+
+#[test]
 fn a_port_that_is_taken_is_told_whatever_its_family_and_protocol() {
     let published = |address: Option<IpAddr>, host, protocol| {
         let publish = Publish {
