@@ -7,7 +7,7 @@
 //! | `sh` | a script that must succeed, run where KVM is |
 //! | `console` | what is typed into the script above it, behind a prompt, and what comes back |
 //! | `sh meanwhile` | a script that must succeed, run between two such conversations |
-//! | `sh outside` | not run here, for it needs the network or root: listed as `not run` |
+//! | `sh outside` | not run here, for it needs the outside world, or root for more than a network of its own: listed as `not run` |
 //! | any other | no command |
 //!
 //! In a `console` block a line with `# ` or `login: ` is typed, from behind that; each other line
