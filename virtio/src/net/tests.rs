@@ -4,6 +4,7 @@ mod control;
 mod hostile;
 mod link;
 mod receive;
+mod stream;
 mod wire;
 
 use super::*;
@@ -113,7 +114,18 @@ impl Bench {
                 told: Arc::clone(&told),
             }) as Box<dyn NetBackend>
         };
-        let mut device = Net::with_lanes((0..lanes).map(lane).collect(), MAC).unwrap();
+        let device = Net::with_lanes((0..lanes).map(lane).collect(), MAC).unwrap();
+        Self::over(device, wanted, ring_size, hosts, told)
+    }
+
+    /// A card on something else, whose other ends these are.
+    fn over(
+        mut device: Net,
+        wanted: u64,
+        ring_size: u16,
+        hosts: Vec<OwnedFd>,
+        told: Arc<std::sync::Mutex<Vec<Offloads>>>,
+    ) -> Self {
         let features = (device.spec().features & wanted) | VERSION_1;
         let count = device.spec().queues.len() as u64;
         let regions: Vec<_> = (0..count).map(|n| (n * 0x40_0000, 0x40_0000)).collect();
