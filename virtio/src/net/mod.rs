@@ -411,7 +411,7 @@ impl Device for Net {
                 };
                 self.pair_event(number, io, event)?;
             }
-            Event::ConfigWritten => {}
+            Event::ConfigWritten | Event::Shared => {}
         }
         self.report_link(io);
         Ok(())
