@@ -82,6 +82,8 @@ impl NetBackend for Tapped {
 struct Bench {
     device: Net,
     io: Io,
+    /// Its further lanes, and whether they are active.
+    lanes: Vec<(Box<dyn Lane>, Io, bool)>,
     rings: Vec<Ring>,
     irq: Arc<Interrupts>,
     /// The other end of each lane.
@@ -113,7 +115,7 @@ impl Bench {
                 told: Arc::clone(&told),
             }) as Box<dyn NetBackend>
         };
-        let mut device = Net::with_lanes((0..lanes).map(lane).collect(), MAC).unwrap();
+        let device = Net::with_lanes((0..lanes).map(lane).collect(), MAC).unwrap();
         let features = (device.spec().features & wanted) | VERSION_1;
         let count = device.spec().queues.len() as u64;
         let regions: Vec<_> = (0..count).map(|n| (n * 0x40_0000, 0x40_0000)).collect();
@@ -122,24 +124,68 @@ impl Bench {
         let rings: Vec<_> = (0..count)
             .map(|n| Ring::split(&memory, area(n), ring_size, 0))
             .collect();
-        let queues = rings
+        let mut queues: Vec<_> = rings
             .iter()
             .map(|ring| Some(Queue::new(&ring.config(), Arc::clone(&memory), features).unwrap()))
             .collect();
         let irq: Arc<Interrupts> = Arc::default();
         let config = Arc::clone(&device.spec().config);
         let counters = device.counters();
-        let mut io = Io::new(memory, features, config, Arc::clone(&irq) as _, queues);
-        device.activate(&mut io).unwrap();
-        Bench {
+        let io = |queues| {
+            let (memory, config) = (Arc::clone(&memory), Arc::clone(&config));
+            Io::new(memory, features, config, Arc::clone(&irq) as _, queues)
+        };
+        let lanes = device.lanes(features).into_iter().map(|lane| {
+            let mut own: Vec<_> = queues.iter().map(|_| None).collect();
+            for number in lane.queues().map(usize::from) {
+                own[number] = queues[number].take();
+            }
+            (lane, io(own), false)
+        });
+        let lanes = lanes.collect();
+        let mut bench = Bench {
             device,
-            io,
+            io: io(queues),
+            lanes,
             rings,
-            irq,
+            irq: Arc::clone(&irq),
             hosts,
             told,
             counters,
+        };
+        bench.device.activate(&mut bench.io).unwrap();
+        bench.tell();
+        bench
+    }
+
+    /// As a worker does when a lane tells the others.
+    fn tell(&mut self) {
+        for (lane, io, is_active) in &mut self.lanes {
+            if *is_active {
+                lane.handle(Event::Shared, io).unwrap();
+            } else if !lane.is_asleep() {
+                lane.activate(io).unwrap();
+                *is_active = true;
+                for queue in lane.queues() {
+                    lane.handle(Event::Queue(queue), io).unwrap();
+                }
+            }
         }
+        self.device.handle(Event::Shared, &mut self.io).unwrap();
+    }
+
+    /// Something happens to a pair behind the first.
+    fn lane_event(&mut self, pair: usize, event: Event) {
+        let (lane, io, is_active) = &mut self.lanes[pair - 1];
+        if *is_active {
+            lane.handle(event, io).unwrap();
+        }
+        self.device.handle(Event::Shared, &mut self.io).unwrap();
+    }
+
+    /// What the host's descriptor of a pair behind the first is watched for.
+    fn lane_interest(&self, pair: usize) -> Option<Interest> {
+        self.lanes[pair - 1].1.interest(0)
     }
 
     fn event(&mut self, event: Event) {
