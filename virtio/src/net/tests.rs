@@ -4,6 +4,7 @@ mod control;
 mod hostile;
 mod link;
 mod receive;
+mod threads;
 mod wire;
 
 use super::*;

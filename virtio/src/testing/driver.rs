@@ -27,7 +27,7 @@ const QUEUE_MEMORY: u64 = 0x10_0000;
 /// The first queue's starts here, as address 0 is not for rings.
 const FIRST_QUEUE: u64 = 0x1000;
 /// How many queues there is memory for.
-const QUEUES: u64 = 4;
+const QUEUES: u64 = 8;
 
 /// What a driver does with any transport.
 pub trait Transport {

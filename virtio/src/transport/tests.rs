@@ -309,8 +309,8 @@ fn queue_outside_of_memory_or_misaligned_cannot_be_enabled() {
         0xd000_0000,
         u64::MAX,
         u64::MAX - 15,
-        0x40_1000,
-        0x40_0ff0,
+        0x80_1000,
+        0x80_0ff0,
         0x1001,
     ] {
         for bad in [
