@@ -136,3 +136,29 @@ fn a_pair_that_loses_its_host_is_told_in_the_status() {
         .read_config(CONFIG_STATUS as u64, &mut status);
     assert_eq!(status, [1]);
 }
+
+#[test]
+fn a_host_that_does_not_read_never_blocks_the_driver() {
+    let (mut driver, mut wires) = card("threads-e");
+    let begin = Instant::now();
+    for _ in 0..3000 {
+        driver.send(1, &[&[0; 12], &frame(1500)], &[]);
+        driver.receive(1);
+    }
+    // It is waited for once.
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let mut room = [0; 2000];
+    let room = [VolatileSlice::from(room.as_mut_slice())];
+    while wires[0].receive(&mut Header::default(), &room).is_ok() {}
+    // It is looked whether the host goes on when it says so, which may take a moment.
+    let mut sent = 0;
+    while wires[0].receive(&mut Header::default(), &room).is_err() {
+        driver.send(1, &[&[0; 12], &frame(70)], &[]);
+        driver.receive(1);
+        sent += 1;
+        assert!(begin.elapsed() < Duration::from_secs(20), "{sent} are lost");
+    }
+    while wires[0].receive(&mut Header::default(), &room).is_ok() {}
+    pass(&mut driver, &mut wires, 0);
+}
