@@ -28,9 +28,11 @@ const MRG_RXBUF: u64 = 1 << 15;
 /// What a driver takes that takes what there is.
 const ALL: u64 = !features::MQ;
 
-/// A host side that has headers, as a tap has: they are in front of the frames.
+/// A host side that has headers, as a tap has: they are in front of the frames. A lane that is not
+/// in use is detached.
 struct Tapped {
     socket: OwnedFd,
+    attached: bool,
     told: Arc<std::sync::Mutex<Vec<Offloads>>>,
 }
 
@@ -39,7 +41,15 @@ impl NetBackend for Tapped {
         Properties::new().offloads(Offloads::all()).mtu(1500)
     }
 
+    fn enable(&mut self, enabled: bool) -> std::io::Result<()> {
+        self.attached = enabled;
+        Ok(())
+    }
+
     fn set_offloads(&mut self, accepted: Offloads) -> std::io::Result<()> {
+        if !self.attached {
+            return Err(std::io::Error::from_raw_os_error(libc::EBADFD));
+        }
         self.told.lock().unwrap().push(accepted);
         Ok(())
     }
@@ -113,6 +123,7 @@ impl Bench {
             hosts.push(other.into_socket());
             Box::new(Tapped {
                 socket: one.into_socket(),
+                attached: true,
                 told: Arc::clone(&told),
             }) as Box<dyn NetBackend>
         };
