@@ -295,7 +295,7 @@ fn a_stop_while_all_lanes_wait_for_the_host_is_over_when_it_answers() {
         }
     }
     rig.gate.until_waiting(3);
-    rig.driver.transport.ask_to_stop();
+    rig.driver.transport.life().ask_to_stop();
     rig.gate.open();
 
     rig.driver.transport.stop();
