@@ -5,14 +5,19 @@
 
 use libfuzzer_sys::fuzz_target;
 use rustix::net::{SendFlags, send};
+use std::sync::LazyLock;
 use virtio::features::EVENT_IDX;
 use virtio::net::{Mac, Net, NetBackend, Wire};
-use virtio::testing::driver::{Driver, Transport};
+use virtio::testing::driver::{Driver, Machine, Transport};
 use virtio::worker::Mode;
-use virtio::Device;
 
 /// As many pairs as the card has.
 const PAIRS: u16 = 3;
+/// So many orders in a run...
+const ORDERS: usize = 30;
+/// ... find memory for as many buffers. Each run clears it.
+static MACHINE: LazyLock<Machine> = LazyLock::new(|| Machine::with_queue_memory(0x1_4000));
+
 const CTRL_VQ: u64 = 1 << 17;
 const MQ: u64 = 1 << 22;
 
@@ -28,13 +33,17 @@ fuzz_target!(|data: &[u8]| {
     let hosts: Vec<_> = hosts.into_iter().map(Wire::into_socket).collect();
     let device = Net::with_lanes(lanes, Mac::of_name("fuzz")).expect("card");
     let wanted = u64::from_le_bytes(*mask) & !EVENT_IDX | CTRL_VQ;
-    let mut driver = Driver::mmio_in(Box::new(device) as Box<dyn Device>, Mode::Inline);
+    hype_fuzz::memory::clear(&MACHINE.memory);
+    let mut driver = Driver::mmio_of(MACHINE.clone(), Box::new(device), Mode::Inline);
     driver.start(wanted);
     let has_pairs = driver.features() & MQ != 0;
     let control = if has_pairs { 2 * PAIRS } else { 2 };
     // Whether a receive buffer waits, of each pair: the filter may leave it there.
     let mut waits = [false; PAIRS as usize];
-    while let Some((head, rest)) = data.split_first_chunk::<2>() {
+    for _ in 0..ORDERS {
+        let Some((head, rest)) = data.split_first_chunk::<2>() else {
+            break;
+        };
         let (order, rest) = rest.split_at(rest.len().min(usize::from(head[0])));
         data = rest;
         let cut = order.len().min(usize::from(head[1] & 7));
