@@ -25,8 +25,8 @@ fn a_thousand_resets_with_requests_in_flight_leak_nothing() {
         for _ in 0..10 {
             driver.send(ECHO, &[b"request"], &[8]);
         }
-        driver.transport.pause().expect("pause");
-        driver.transport.resume().expect("resume");
+        driver.transport.life().pause().expect("pause");
+        driver.transport.life().resume().expect("resume");
         driver.reset();
     };
     // The allocator's own mappings are there after the first ones.

@@ -5,6 +5,7 @@ use super::*;
 use crate::support::Plan;
 use crate::support::link::Interface;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
@@ -37,7 +38,9 @@ fn card_on_tap(
     let lanes = lanes
         .into_iter()
         .map(|lane| Box::new(lane) as Box<dyn NetBackend>);
-    let net = Net::with_lanes(lanes.collect(), Mac::of_name(name)).unwrap();
+    let net = Net::with_lanes(lanes.collect(), Mac::of_name(name))
+        .unwrap()
+        .name(name);
     *COUNTERS.lock().unwrap() = Some(net.counters());
     Interface(name).add_address(HOST);
     let device = VirtioDevice::from(net).rings(rings).transport(transport);
@@ -166,6 +169,67 @@ streams! { tcp_both_ways_packed_mmio: "hypeg0", 1, 1, Packed, Mmio }
 streams! { tcp_both_ways_split_mmio: "hypeg1", 1, 1, Split, Mmio }
 streams! { tcp_both_ways_packed_pci: "hypeg2", 1, 1, Packed, Pci }
 streams! { tcp_both_ways_split_pci_two_pairs: "hypeg3", 2, 2, Split, Pci }
+
+/// How much goes there and back on each connection of several.
+const PART: usize = 1 << 20;
+
+guest_test! {
+    connections_of_several_vcpus_use_several_pairs,
+    config: |plan: &mut Plan| {
+        plan.config.cpus = 2;
+        card_on_tap(plan, "hypeg5", 3, Rings::Any, Transport::Pci);
+    },
+    guest: || {
+        guest_up();
+        thread::scope(|scope| (0..2).for_each(|cpu| drop(scope.spawn(move || bounce(cpu)))));
+        println!("all is back");
+        // Until the host has looked.
+        let mut stream = TcpStream::connect((HOST, 5000)).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    },
+    host: |host| {
+        let listener = TcpListener::bind((HOST, 5000)).unwrap();
+        host.expect("connecting");
+        for _ in 0..2 {
+            let (stream, _) = listener.accept().unwrap();
+            thread::spawn(move || io::copy(&mut &stream, &mut &stream));
+        }
+        host.expect("all is back");
+        let counters = COUNTERS.lock().unwrap().take().unwrap();
+        let counts: Vec<_> = counters.by_pair().collect();
+        eprintln!("{PART} bytes there and back for each of two vCPUs: {counts:?}");
+        // By the kernel's choice, which is that of the vCPU, each way.
+        for pair in &counts[..2] {
+            assert!(pair.sent > 10 && pair.received > 10, "{counts:?}");
+        }
+        assert_eq!(counts[2], Default::default(), "the guest has two vCPUs");
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        // Those of connections come and go.
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        let names: Vec<_> = names.filter(|name| name.starts_with("hypeg5")).collect();
+        assert_eq!(names.len(), 2, "a pair that is not used has no thread: {names:?}");
+        drop(listener.accept().unwrap());
+    },
+    ends: Outcome::Shutdown,
+}
+
+/// Sends bytes from a vCPU, and has them sent back.
+fn bounce(cpu: usize) {
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    sched_setaffinity(None, &only).unwrap();
+    println!("connecting");
+    let stream = TcpStream::connect((HOST, 5000)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let (mut sent, mut received) = (vec![0; 1 << 14], vec![0; 1 << 14]);
+    for at in (0..PART).step_by(sent.len()) {
+        pattern(at, &mut sent);
+        (&stream).write_all(&sent).unwrap();
+        (&stream).read_exact(&mut received).unwrap();
+        assert!(received == sent, "different bytes at {at}");
+    }
+}
 
 guest_test! {
     a_tap_that_goes_down_comes_back_and_goes_away_costs_the_link_alone,

@@ -86,7 +86,7 @@ fn a_stop_does_not_wait_for_what_is_in_the_ring() {
         read(&mut driver);
     }
     faults.until_waiting();
-    driver.transport.ask_to_stop();
+    driver.transport.life().ask_to_stop();
     faults.release();
 
     driver.transport.stop();

@@ -1,6 +1,7 @@
 //! Frames for the driver.
 
 use super::*;
+use crate::Step;
 
 #[test]
 fn a_frame_is_spread_over_as_many_chains_as_it_takes() {
