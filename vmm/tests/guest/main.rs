@@ -35,6 +35,7 @@ mod qcow2;
 mod requests;
 mod support;
 mod trouble;
+mod two_vms_net;
 
 use support::{Ended, Host, init};
 use vmm::Outcome;
