@@ -17,6 +17,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 mod block;
+mod bridge;
 mod console;
 #[path = "../common/dice.rs"]
 mod dice;

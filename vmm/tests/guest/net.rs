@@ -41,18 +41,8 @@ fn card_on_tap(
     plan.config.devices.push(device);
 }
 
-fn guest_up() {
-    CARD.set_up(true);
-    CARD.add_address(GUEST);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while CARD.carrier() != Some(true) {
-        assert!(Instant::now() < deadline, "the link does not come up");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
 fn guest_talks() {
-    guest_up();
+    CARD.come_up(GUEST);
     let stream = tcp::connect((HOST, 5000));
     tcp::talk(&stream, true, STREAM);
     println!("all of it, both ways");
@@ -106,7 +96,7 @@ guest_test! {
     a_tap_that_goes_down_comes_back_and_goes_away_costs_the_link_alone,
     config: |plan: &mut Plan| card_on_tap(plan, "hypeg4", 1, Rings::Any, Transport::Mmio),
     guest: || {
-        guest_up();
+        CARD.come_up(GUEST);
         println!("up");
         let socket = UdpSocket::bind((GUEST, 7)).unwrap();
         let mut last = CARD.carrier();
@@ -154,7 +144,7 @@ guest_test! {
         thread::spawn(move || echo(&other));
     },
     guest: || {
-        guest_up();
+        CARD.come_up(GUEST);
         assert_eq!(support::read_to_string("/sys/class/net/eth0/mtu").trim(), "4000");
         let socket = UdpSocket::bind((GUEST, 7)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

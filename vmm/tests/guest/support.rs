@@ -3,6 +3,7 @@
 pub mod disk;
 pub mod init;
 pub mod link;
+pub mod process;
 pub mod tcp;
 pub mod tools;
 
