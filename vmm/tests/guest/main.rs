@@ -21,6 +21,7 @@ mod bridge;
 mod console;
 #[path = "../common/dice.rs"]
 mod dice;
+mod everything;
 mod file_systems;
 mod hostile;
 #[cfg(feature = "http")]
@@ -35,6 +36,7 @@ mod own_device;
 mod qcow2;
 mod requests;
 mod support;
+mod taps;
 mod trouble;
 mod two_vms_net;
 

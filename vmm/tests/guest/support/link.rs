@@ -18,9 +18,9 @@ const CREATE_NEW: u16 = 0x400 | 0x200;
 const IFF_UP: u32 = 1;
 
 /// An interface by its name.
-pub struct Interface(pub &'static str);
+pub struct Interface<'n>(pub &'n str);
 
-impl Interface {
+impl Interface<'_> {
     /// Makes a bridge, which keeps this hardware address whoever joins it.
     pub fn make_bridge(&self, mac: [u8; 6]) {
         let mut body = vec![0; 16];

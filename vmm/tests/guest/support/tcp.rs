@@ -3,7 +3,7 @@
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use std::fmt::Debug;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 /// Somebody who gives no sign of life for so long is over.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is written at once.
-const PIECE: usize = 1 << 16;
+/// What is written, and looked at, at once.
+pub const PIECE: usize = 1 << 14;
 
 /// The bytes of a stream at a place.
 pub fn pattern(at: usize, buffer: &mut [u8]) {
@@ -22,21 +22,32 @@ pub fn pattern(at: usize, buffer: &mut [u8]) {
     }
 }
 
-pub fn send(mut stream: &TcpStream, len: usize) {
+/// Sends the next piece of a stream.
+pub fn send_piece(mut stream: &TcpStream, at: usize) -> io::Result<()> {
     let mut buffer = vec![0; PIECE];
-    for at in (0..len).step_by(PIECE) {
-        pattern(at, &mut buffer);
-        stream.write_all(&buffer).unwrap();
-    }
+    pattern(at, &mut buffer);
+    stream.write_all(&buffer)
 }
 
-pub fn receive(mut stream: &TcpStream, len: usize) {
+/// Receives the next piece of a stream, which has to be right.
+pub fn receive_piece(mut stream: &TcpStream, at: usize) -> io::Result<()> {
     let (mut buffer, mut expected) = (vec![0; PIECE], vec![0; PIECE]);
-    for at in (0..len).step_by(PIECE) {
-        stream.read_exact(&mut buffer).unwrap();
-        pattern(at, &mut expected);
-        assert!(buffer == expected, "different bytes at {at}");
-    }
+    stream.read_exact(&mut buffer)?;
+    pattern(at, &mut expected);
+    assert!(buffer == expected, "different bytes at {at}");
+    Ok(())
+}
+
+pub fn send(stream: &TcpStream, len: usize) {
+    (0..len)
+        .step_by(PIECE)
+        .for_each(|at| send_piece(stream, at).unwrap());
+}
+
+pub fn receive(stream: &TcpStream, len: usize) {
+    (0..len)
+        .step_by(PIECE)
+        .for_each(|at| receive_piece(stream, at).unwrap());
 }
 
 /// Waits for somebody who calls.
