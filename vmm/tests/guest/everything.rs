@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vmm::virtio::block::{Block, Qcow2File, RawFile};
 use vmm::virtio::console::Console;
-use vmm::virtio::net::{Mac, Net, Tap};
+use vmm::virtio::net::{Counters, Mac, Net, Tap};
 use vmm::virtio::rng::Rng;
 use vmm::virtio::stream::Output;
 use vmm::{State, Transport, VirtioDevice};
@@ -108,6 +108,7 @@ fn noise(turn: u64) -> String {
 fn do_everything() {
     Interface("eth0").come_up(GUEST);
     let [to_host, from_host] = PORTS.map(|port| tcp::connect((HOST, port)));
+    tcp::keep_little(&to_host);
     let disks = [WAYS[1], WAYS[2]].map(|way| (way.name, disk::disk(&called(way.name), true)));
     let mut console = File::options().write(true).open("/dev/hvc1").unwrap();
     let mut entropy = File::open("/dev/hwrng").unwrap();
@@ -283,6 +284,7 @@ fn serve(port: u16) -> impl FnOnce() {
     };
     move || {
         let stream = tcp::accept(&listener);
+        tcp::keep_little(&stream);
         let over = (0..)
             .step_by(tcp::PIECE)
             .find_map(|at| piece(&stream, at).err());
@@ -297,7 +299,8 @@ fn serve(port: u16) -> impl FnOnce() {
     }
 }
 
-fn furnish(plan: &mut Plan, folder: &TempDir, noise: Output) {
+/// Gives the machine its devices, and tells what passes its card.
+fn furnish(plan: &mut Plan, folder: &TempDir, noise: Output) -> Arc<Counters> {
     let size = BLOCKS * BLOCK as u64;
     let raw = RawFile::options().create(size);
     let raw = raw.open(folder.path().join("raw")).unwrap();
@@ -308,6 +311,7 @@ fn furnish(plan: &mut Plan, folder: &TempDir, noise: Output) {
         WAYS[2].disk(Block::new(image)),
     ];
     let net = Net::new(Tap::open(TAP.0).unwrap(), Mac::of_name(TAP.0)).unwrap();
+    let counters = net.counters();
     let net = VirtioDevice::from(net).transport(Transport::Pci);
     TAP.add_address(HOST);
     plan.config.cpus = 2;
@@ -317,6 +321,7 @@ fn furnish(plan: &mut Plan, folder: &TempDir, noise: Output) {
     plan.behind_console
         .push(Console::new(None, Some(noise)).into());
     plan.deadline = deadline() + time_to_run();
+    counters
 }
 
 /// What the host has seen while the guest was at work.
@@ -390,9 +395,9 @@ fn everything_at_once_neither_differs_nor_stalls_nor_grows() {
         line: Vec::new(),
         turns: Arc::clone(&noises),
     });
-    let mut seen = None;
+    let (mut seen, mut counters) = (None, None);
 
-    let plan = |plan: &mut Plan| furnish(plan, &folder, noise.clone());
+    let plan = |plan: &mut Plan| counters = Some(furnish(plan, &folder, noise.clone()));
     let Some(ended) = support::run(name, plan, |host| seen = Some(watch(host))) else {
         return;
     };
@@ -401,5 +406,8 @@ fn everything_at_once_neither_differs_nor_stalls_nor_grows() {
     assert!(ended.text.contains("guest half passed"), "{}", ended.text);
     assert!(noise.finish(deadline()), "{noise:?}");
     let told: Vec<_> = ended.text.lines().filter_map(Told::of).collect();
+    let frames = counters.unwrap().read();
+    eprintln!("{frames:?}");
     judge(&seen.unwrap(), &told, noises.load(Ordering::SeqCst));
+    assert_eq!((frames.sent_dropped, frames.received_dropped), (0, 0));
 }
