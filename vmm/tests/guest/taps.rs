@@ -11,6 +11,7 @@ use crate::support::link::Interface;
 use crate::support::{Plan, amount, deadline, read_to_string, tcp};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -189,22 +190,20 @@ guest_test! {
     host: |host| {
         let listener = TcpListener::bind((self::host(ALONE), PORT)).unwrap();
         let stream = tcp::accept(&listener);
-        let over = AtomicBool::new(false);
-        let (resumed, bytes) = thread::scope(|scope| {
-            let echo = scope.spawn(|| {
-                let stream = stream;
-                let mut at = 0;
-                while !over.load(Ordering::SeqCst) {
-                    tcp::receive_piece(&stream, at).unwrap();
-                    tcp::send_piece(&stream, at).unwrap();
-                    at += tcp::PIECE;
-                }
-                at
-            });
-            let resumed = (1..=rounds()).map(|number| Round::play(number, host)).max();
-            over.store(true, Ordering::SeqCst);
-            (resumed.unwrap(), echo.join().unwrap())
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
+        let echo = thread::spawn(move || {
+            let mut at = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                tcp::receive_piece(&stream, at).unwrap();
+                tcp::send_piece(&stream, at).unwrap();
+                at += tcp::PIECE;
+            }
+            at
         });
+        let resumed = (1..=rounds()).map(|number| Round::play(number, host)).max().unwrap();
+        over.store(true, Ordering::SeqCst);
+        let bytes = echo.join().unwrap();
         host.expect("bytes each way");
         eprintln!("{} rounds, packets passed again after {resumed:?} at most", rounds());
         eprintln!("{bytes} bytes each way by the card that was left alone");
