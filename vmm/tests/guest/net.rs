@@ -2,8 +2,8 @@
 //! segments and checksums left to do, and a tap that goes down, comes back and goes away.
 
 use super::*;
-use crate::support::Plan;
 use crate::support::link::Interface;
+use crate::support::{Plan, tcp};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io::{Read, Write};
@@ -20,8 +20,6 @@ const GUEST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const CARD: Interface = Interface("eth0");
 /// How much is sent each way.
 const STREAM: usize = 4 << 20;
-/// A guest that gives no sign of life for so long is over.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What passed the card, for the host half.
 static COUNTERS: Mutex<Option<Arc<Counters>>> = Mutex::new(None);
@@ -47,75 +45,10 @@ fn card_on_tap(
     plan.config.devices.push(device);
 }
 
-fn guest_up() {
-    CARD.set_up(true);
-    CARD.add_address(GUEST);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while CARD.carrier() != Some(true) {
-        assert!(Instant::now() < deadline, "the link does not come up");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// The bytes of a stream at a place.
-fn pattern(at: usize, buffer: &mut [u8]) {
-    for (index, byte) in buffer.iter_mut().enumerate() {
-        let at = at + index;
-        *byte = (at ^ at >> 8 ^ at >> 17) as u8;
-    }
-}
-
-fn send_stream(mut stream: &TcpStream) {
-    let mut buffer = vec![0; 1 << 16];
-    for at in (0..STREAM).step_by(buffer.len()) {
-        pattern(at, &mut buffer);
-        stream.write_all(&buffer).unwrap();
-    }
-}
-
-fn receive_stream(mut stream: &TcpStream) {
-    let (mut buffer, mut expected) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    for at in (0..STREAM).step_by(buffer.len()) {
-        stream.read_exact(&mut buffer).unwrap();
-        pattern(at, &mut expected);
-        assert!(buffer == expected, "different bytes at {at}");
-    }
-}
-
-/// Streams one way, the other way, and both ways at once; then single bytes back and forth.
-fn talk(stream: &TcpStream, first: bool) {
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    for sends in [first, !first] {
-        if sends {
-            send_stream(stream);
-        } else {
-            receive_stream(stream);
-        }
-    }
-    thread::scope(|scope| {
-        scope.spawn(|| send_stream(stream));
-        receive_stream(stream);
-    });
-    let mut stream = stream;
-    let mut byte = [0];
-    for number in 0..200 {
-        if first {
-            stream.write_all(&[number]).unwrap();
-            stream.read_exact(&mut byte).unwrap();
-            assert_eq!(byte, [number]);
-        } else {
-            stream.read_exact(&mut byte).unwrap();
-            stream.write_all(&byte).unwrap();
-        }
-    }
-}
-
 fn guest_talks() {
-    guest_up();
-    let stream = TcpStream::connect((HOST, 5000)).unwrap();
-    talk(&stream, true);
+    CARD.come_up(GUEST);
+    let stream = tcp::connect((HOST, 5000));
+    tcp::talk(&stream, true, STREAM);
     println!("all of it, both ways");
     // And a connection from outside.
     let listener = TcpListener::bind((GUEST, 80)).unwrap();
@@ -128,14 +61,7 @@ fn guest_talks() {
 
 fn host_talks(host: &mut Host) {
     let listener = TcpListener::bind((HOST, 5000)).unwrap();
-    let mut asked = [PollFd::new(&listener, PollFlags::IN)];
-    let patience = rustix::time::Timespec {
-        tv_sec: PATIENCE.as_secs() as i64,
-        tv_nsec: 0,
-    };
-    assert_eq!(poll(&mut asked, Some(&patience)), Ok(1), "nobody calls");
-    let (stream, _) = listener.accept().unwrap();
-    talk(&stream, false);
+    tcp::talk(&tcp::accept(&listener), false, STREAM);
     host.expect("all of it, both ways");
     let counters = COUNTERS.lock().unwrap().take().unwrap();
     let counts = counters.read();
@@ -235,7 +161,7 @@ guest_test! {
     a_tap_that_goes_down_comes_back_and_goes_away_costs_the_link_alone,
     config: |plan: &mut Plan| card_on_tap(plan, "hypeg4", 1, Rings::Any, Transport::Mmio),
     guest: || {
-        guest_up();
+        CARD.come_up(GUEST);
         println!("up");
         let socket = UdpSocket::bind((GUEST, 7)).unwrap();
         let mut last = CARD.carrier();
@@ -283,13 +209,13 @@ guest_test! {
         thread::spawn(move || echo(&other));
     },
     guest: || {
-        guest_up();
+        CARD.come_up(GUEST);
         assert_eq!(support::read_to_string("/sys/class/net/eth0/mtu").trim(), "4000");
         let socket = UdpSocket::bind((GUEST, 7)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let (mut sent, mut buffer) = (vec![0; 3900], vec![0; 5000]);
         for round in 0..300 {
-            pattern(round, &mut sent);
+            tcp::pattern(round, &mut sent);
             socket.send_to(&sent, (HOST, 7)).unwrap();
             let (len, from) = socket.recv_from(&mut buffer).unwrap();
             assert_eq!(from, SocketAddr::from((HOST, 7)));

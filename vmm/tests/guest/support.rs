@@ -3,6 +3,8 @@
 pub mod disk;
 pub mod init;
 pub mod link;
+pub mod process;
+pub mod tcp;
 pub mod tools;
 
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -22,11 +24,13 @@ use vmm::{Config, Handle, Outcome, Report, SerialPort, VirtioDevice, Vm};
 
 /// How much a test does may be said by these variables, for what takes too long to be done each
 /// time. Both halves of a test read them. With more work, a test needs more than the usual time.
-const AMOUNTS: [&str; 4] = [
+const AMOUNTS: [&str; 6] = [
     DEADLINE,
     "HYPE_TEST_MIB",
     "HYPE_TEST_REQUESTS",
+    "HYPE_TEST_ROUNDS",
     "HYPE_TEST_KILLS",
+    "HYPE_TEST_SECONDS",
 ];
 const DEADLINE: &str = "HYPE_TEST_DEADLINE";
 
