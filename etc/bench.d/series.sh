@@ -26,21 +26,18 @@ await() {
 	done
 }
 
-# count_kinds NAME LAST PID: what each kind makes machines do. Counters are set
-# up and read while the machine is stopped, at the end of a round, when nothing is
-# in flight.
+# count_kinds NAME LAST PID: what each kind makes a machine do that is stopped.
+# Counters are set up and read at the end of a round, when nothing is in flight.
 count_kinds() {
 	local kind
 	for ((kind = 0; kind <= $2; kind++)); do
-		kill -STOP "$3"
 		unwatch
 		watch_series
 		count_series "$kind" "$peer"
 		kill -CONT "$3"
-		await "$end_mark$2" || return 1
+		await "$begin_mark$kind" && await "$end_mark$2" || return 1
 		kill -STOP "$3"
 		counts >"$out/$1$kind.counts"
-		kill -CONT "$3"
 	done
 }
 
@@ -78,6 +75,8 @@ series() {
 	pid=$!
 	# The first series finds nothing warm; the report leaves it out.
 	if await "$end_mark$last" $((series + 1)); then
+		# At once: only in this moment there is nothing in flight.
+		kill -STOP "$pid"
 		cp "$work/times" "$out/$name.times"
 		! count_kinds "$name" "$last" "$pid" || ok=1
 	fi
