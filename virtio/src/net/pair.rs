@@ -32,6 +32,7 @@ use rustix::time::{
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
+use vm_memory::VolatileSlice;
 
 /// How long one side may keep the other one waiting.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
@@ -417,14 +418,15 @@ impl Pair {
         } = world.settings;
         let mut header = Header::default();
         let backend = &mut self.backend;
-        let room = self.window.slices(io.memory(), *mergeable);
+        let read = |room: &[VolatileSlice<'_>]| backend.receive(&mut header, room);
         let len = self
-            .slices
-            .lend(room, u32::MAX, |room| backend.receive(&mut header, room))
+            .window
+            .read(io.memory(), *mergeable, &mut self.slices, read)
             .map_err(Failure::Host)?;
         let chains = self.window.chains_for(len, *mergeable);
+        let is_frame = (ETHERNET..=MAX_FRAME).contains(&len);
         let (Some(chains), Some(mut header), true) =
-            (chains, header.accepted(*to_driver), len >= ETHERNET)
+            (chains, header.accepted(*to_driver), is_frame)
         else {
             world.counters.drop_received();
             return Ok(false);
