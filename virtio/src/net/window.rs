@@ -24,7 +24,7 @@ const MAX_RANGES: usize = MAX_BUFFERS - 8;
 /// How many ranges are offered to a frame that is expected to be small.
 const FEW_RANGES: usize = 4;
 /// For how many frames after a large one another is expected.
-const LARGE_FOR: u32 = 64;
+const LARGE_FOR: u32 = 8;
 
 /// A chain that is kept.
 struct Held {
