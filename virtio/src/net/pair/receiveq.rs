@@ -4,9 +4,10 @@ use super::super::backend::Refusal;
 use super::super::card::Settings;
 use super::super::header::{HEADER_LEN, Header};
 use super::super::window::Window;
-use super::ETHERNET;
 use super::host::{Host, Link};
+use super::{ETHERNET, MAX_FRAME};
 use crate::{Error, Io, Step};
+use vm_memory::VolatileSlice;
 
 /// How many frames are received in one turn.
 const BURST: u32 = 64;
@@ -166,14 +167,15 @@ impl Receiveq {
     ) -> Result<bool, Failure> {
         let mut header = Header::default();
         let backend = &mut host.backend;
-        let room = self.window.slices(io.memory(), settings.mergeable);
-        let len = host
-            .slices
-            .lend(room, u32::MAX, |room| backend.receive(&mut header, room))
+        let read = |room: &[VolatileSlice<'_>]| backend.receive(&mut header, room);
+        let len = self
+            .window
+            .read(io.memory(), settings.mergeable, &mut host.slices, read)
             .map_err(Failure::Host)?;
         let chains = self.window.chains_for(len, settings.mergeable);
+        let is_frame = (ETHERNET..=MAX_FRAME).contains(&len);
         let (Some(chains), Some(mut header), true) =
-            (chains, header.accepted(settings.to_driver), len >= ETHERNET)
+            (chains, header.accepted(settings.to_driver), is_frame)
         else {
             host.counters.drop_received();
             return Ok(false);

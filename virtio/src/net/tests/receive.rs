@@ -19,6 +19,25 @@ fn a_frame_is_spread_over_as_many_chains_as_it_takes() {
 }
 
 #[test]
+fn frames_arrive_whole_whatever_their_length_was_expected_to_be() {
+    let mut bench = Bench::new(MRG_RXBUF | GUEST_CSUM | GUEST_TSO4);
+    bench.give(96, &[1536]);
+    // The second large one is read straight, and so are the small ones behind it, for a while.
+    for len in [60, 60_000, 61_000]
+        .into_iter()
+        .chain([60; 70])
+        .chain([62_000])
+    {
+        bench.arrive(tso4(), &frame(len));
+
+        let (lens, bytes) = bench.received();
+        assert_eq!(lens.len(), (len + 12).div_ceil(1536), "{len}");
+        assert_eq!(bytes[12..], frame(len), "{len}");
+        bench.give(lens.len(), &[1536]);
+    }
+}
+
+#[test]
 fn without_merging_a_frame_has_one_chain() {
     let mut bench = Bench::new(0);
     bench.give(4, &[12, 600, 1000]);
