@@ -12,6 +12,7 @@ mod msix;
 mod net;
 mod packed;
 mod pairs;
+mod ports;
 mod races;
 mod rng;
 mod setup;
@@ -66,7 +67,9 @@ pub fn of(rig: &Rig) -> Vec<Case> {
         _ => {
             let mut all = vec![rng::cases(), setup::cases(rig), status::cases()];
             if on_pci {
-                all.extend([function::cases(), bar::cases()]);
+                all.extend([function::cases(), bar::cases(), ports::cases()]);
+            } else if !rig.packed {
+                all.push(vec![split::around()]);
             }
             all
         }

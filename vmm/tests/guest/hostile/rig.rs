@@ -296,6 +296,20 @@ impl Rig {
         self.used_of(self.queue())
     }
 
+    /// A GiB or a little more in pieces: a place in memory, over and over.
+    pub fn gibibyte(&mut self, pieces: u32, flags: u16) -> Vec<Descriptor> {
+        let len = (1u32 << 30).div_ceil(pieces).next_multiple_of(512);
+        // What is behind the queue's memory is RAM too, and nothing gets so far.
+        let address = self.main().alloc(1 << 20);
+        let piece = Descriptor {
+            address,
+            len,
+            flags,
+            next: 0,
+        };
+        vec![piece; pieces as usize]
+    }
+
     /// A request as a driver makes it, and what came back.
     pub fn request(&mut self, readable: &[&[u8]], writable: &[usize]) -> (Vec<u8>, u32) {
         let id = self.main().add(readable, writable);

@@ -60,15 +60,9 @@ pub fn cases(rig: &Rig) -> Vec<Case> {
         }),
         case("a GiB to receive in", |rig| {
             rig.start_with(256, 0);
-            let address = rig.rings[0].alloc(2 << 20);
-            let piece = Descriptor {
-                address,
-                len: 4 << 20,
-                flags: WRITE,
-                next: 0,
-            };
             rig.with_queue(0, |rig| {
-                rig.offer(&link(vec![piece; 256]));
+                let chain = link(rig.gibibyte(256, WRITE));
+                rig.offer(&chain);
                 let (_, len) = rig.used();
                 assert!((HEADER + 60..2000).contains(&(len as usize)), "{len}");
             });

@@ -5,9 +5,8 @@ use crate::hostile::card::feature::{
     CSUM, CTRL_GUEST_OFFLOADS, GUEST_CSUM, GUEST_TSO, HOST_TSO, MRG_RXBUF,
 };
 use crate::hostile::card::{HEADER, LONGEST, PLAIN};
-use crate::hostile::rig::Rig;
+use crate::hostile::rig::{Rig, link};
 use vmm::virtio::net::Header;
-use vmm::virtio::testing::ring::Descriptor;
 
 const NEEDS_CSUM: u8 = 1;
 const TCPV4: u8 = 1;
@@ -97,14 +96,7 @@ fn shapes() -> Vec<Case> {
         }),
         case("a GiB is sent at once", |rig| {
             rig.start_with(256, 0);
-            // The same 2 MiB over and over.
-            let address = rig.main().alloc(2 << 20);
-            let piece = Descriptor {
-                address,
-                len: 4 << 20,
-                ..Descriptor::default()
-            };
-            let chain = crate::hostile::rig::link(vec![piece; 256]);
+            let chain = link(rig.gibibyte(256, 0));
             rig.takes(&chain);
         }),
         case("a chain of which a part is no memory is sent", |rig| {
