@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use vmm::virtio::block::{Block, MemoryDisk};
 use vmm::virtio::rng::Rng;
 use vmm::vm_memory::{Bytes, GuestAddress};
-use vmm::{Config, Outcome, Vm};
+use vmm::{Config, Outcome, Transport, Vm};
 
 /// How often both doorbells are rung from one exit that is counted to the next.
 const RINGS: u32 = 5_000;
@@ -70,6 +70,7 @@ fn machine() -> Config {
     let disk = MemoryDisk::new(1 << 20).unwrap();
     Config {
         cpus: 2,
+        transport: Some(Transport::Mmio),
         devices: vec![Block::new(disk).into(), Rng::new().into()],
         ..config
     }
