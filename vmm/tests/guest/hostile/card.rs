@@ -27,6 +27,8 @@ pub const PLAIN: [u8; HEADER] = [0; HEADER];
 pub const LONGEST: usize = 65_536 + 14 + 4;
 /// Room for any frame.
 pub const ROOM: usize = LONGEST + HEADER;
+/// The same if there are no segments.
+pub const SMALL_ROOM: usize = 2048;
 /// The largest size of the control queue.
 const CONTROL_SIZE: u16 = 64;
 
@@ -77,7 +79,8 @@ impl Rig {
     /// Gives a buffer to a receive queue, and tells what comes: a header and a frame.
     pub fn receive(&mut self, pair: u16) -> Vec<u8> {
         let queue = 2 * pair;
-        self.rings[usize::from(queue)].add(&[], &[ROOM]);
+        let room = self.room();
+        self.rings[usize::from(queue)].add(&[], &[room]);
         self.registers.notify(queue.into());
         let (id, len) = self.used_of(queue);
         self.rings[usize::from(queue)].written(id, len as usize)
@@ -132,12 +135,12 @@ impl Rig {
 
     /// Something good for the queue that is maltreated.
     pub(super) fn card_good(&mut self) -> Vec<Descriptor> {
-        let (queue, control) = (self.queue(), self.control());
+        let (queue, control, room) = (self.queue(), self.control(), self.room());
         let ring = self.main();
         let mut buffer = |bytes, flags| filled(ring, bytes, flags);
         match queue {
             _ if queue == control => vec![buffer(&ORDER, 0), buffer(&[0xff], WRITE)],
-            _ if queue.is_multiple_of(2) => vec![buffer(&[0; ROOM], WRITE)],
+            _ if queue.is_multiple_of(2) => vec![buffer(&vec![0; room], WRITE)],
             _ => vec![buffer(&PLAIN, 0), buffer(&[2; 60], 0)],
         }
     }

@@ -4,7 +4,8 @@
 
 use super::alone;
 use super::canary::Canary;
-use super::card::feature::MQ;
+use super::card::feature::{GUEST_TSO, MQ};
+use super::card::{ROOM, SMALL_ROOM};
 use super::target::MEMORY;
 use super::transport::{Mmio, Pci, Registers};
 use std::rc::Rc;
@@ -54,8 +55,9 @@ pub struct Rig {
     pub canary: Rc<Canary>,
     /// The queue that is maltreated.
     target: Option<u16>,
-    /// Whether several pairs of a card's queues are used. Few cases do, for each queue takes time.
-    pairs: bool,
+    /// Whether all that a card offers is used: several pairs of queues, and segments, which take
+    /// large buffers. Few cases do, for both take time.
+    all: bool,
     /// How many frames were made.
     pub serial: u64,
     /// How often things were tried that come out by chance.
@@ -84,7 +86,7 @@ impl Rig {
             area: MEMORY,
             canary,
             target: None,
-            pairs: false,
+            all: false,
             serial: 0,
             rounds: 0,
         }
@@ -119,17 +121,22 @@ impl Rig {
     /// What a driver of this ring layout takes.
     pub fn wanted(&self) -> u64 {
         let layout = if self.packed { 0 } else { RING_PACKED };
-        let pairs = match self.kind {
-            Kind::Net if !self.pairs => MQ,
+        let slow = match self.kind {
+            Kind::Net if !self.all => MQ | GUEST_TSO,
             _ => 0,
         };
-        self.offered & !layout & !pairs
+        self.offered & !layout & !slow
     }
 
-    /// Starts again with all pairs of a card's queues.
-    pub fn start_pairs(&mut self) {
-        self.pairs = true;
+    /// Starts again with all that a card offers.
+    pub fn start_with_all(&mut self) {
+        self.all = true;
         self.start();
+    }
+
+    /// How large a buffer is that has room for any frame.
+    pub fn room(&self) -> usize {
+        if self.all { ROOM } else { SMALL_ROOM }
     }
 
     pub fn set_features(&self, features: u64) {
@@ -367,7 +374,7 @@ impl Rig {
 
     /// After a reset all is well.
     pub fn recovers(&mut self) {
-        self.pairs = false;
+        self.all = false;
         self.reset();
         assert_eq!(self.status(), 0, "status after a reset");
         self.start();

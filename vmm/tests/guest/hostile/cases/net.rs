@@ -54,7 +54,7 @@ fn queues(rig: &Rig) -> Vec<Case> {
     let mut cases: Vec<Case> = (0..queues)
         .map(|missing| {
             case(format!("a card without its queue {missing}"), move |rig| {
-                rig.start_pairs();
+                rig.start_with_all();
                 rig.negotiate(0);
                 rig.set_up_all_but(Some(missing), SIZE, 0);
                 rig.set_status(RUNNING);
@@ -86,7 +86,7 @@ fn queues(rig: &Rig) -> Vec<Case> {
     ));
     if rig.offers(MQ) {
         cases.push(case("a pair of queues that is not in use", |rig| {
-            rig.start_pairs();
+            rig.start_with_all();
             let (frame, room) = (rig.frame(60), 2000);
             rig.rings[3].add(&[&[0; 12], &frame], &[]);
             rig.rings[2].add(&[], &[room]);

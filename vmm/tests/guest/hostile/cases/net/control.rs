@@ -206,7 +206,7 @@ fn pairs() -> Vec<Case> {
     ];
     let wrong = wrong.map(|(name, count)| {
         case(format!("{name} are asked for"), move |rig| {
-            rig.start_pairs();
+            rig.start_with_all();
             let order = [&[4, 0], &count.to_le_bytes()[..]].concat();
             assert_eq!(rig.order(&[&order], &[1]).0, [ERR]);
             assert_eq!(rig.order(&[&order[..3]], &[1]).0, [ERR]);
@@ -214,7 +214,7 @@ fn pairs() -> Vec<Case> {
     });
     let others = [
         case("pairs come and go amid frames", move |rig| {
-            rig.start_pairs();
+            rig.start_with_all();
             for _ in 0..20 {
                 assert_eq!(rig.order(&[&all], &[1]).0, [OK]);
                 let frame = rig.frame(60);
@@ -230,7 +230,7 @@ fn pairs() -> Vec<Case> {
             }
         }),
         case("a pair that is in use breaks the rules", move |rig| {
-            rig.start_pairs();
+            rig.start_with_all();
             assert_eq!(rig.order(&[&all], &[1]).0, [OK]);
             rig.with_queue(2, |rig| {
                 rig.main().corrupt();
