@@ -12,7 +12,6 @@ mod msix;
 mod net;
 mod packed;
 mod pairs;
-mod ports;
 mod races;
 mod rng;
 mod setup;
@@ -67,7 +66,7 @@ pub fn of(rig: &Rig) -> Vec<Case> {
         _ => {
             let mut all = vec![rng::cases(), setup::cases(rig), status::cases()];
             if on_pci {
-                all.extend([function::cases(), bar::cases(), ports::cases()]);
+                all.extend([function::cases(), bar::cases()]);
             } else if !rig.packed {
                 all.push(vec![split::around()]);
             }

@@ -7,7 +7,6 @@
 use crate::support::read_to_string;
 use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
-use std::arch::asm;
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -171,48 +170,6 @@ impl Window {
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
 struct Unaligned<T: Copy>(T);
-
-/// The ports of the machine, which the kernel lends whoever is root.
-pub struct Ports(());
-
-impl Ports {
-    pub fn borrow() -> Ports {
-        // SAFETY: this changes what the thread may do, and nothing else.
-        let result = unsafe { libc::syscall(libc::SYS_iopl, 3) };
-        assert_eq!(result, 0, "iopl: {}", std::io::Error::last_os_error());
-        Ports(())
-    }
-}
-
-/// Accesses of one width.
-macro_rules! accesses {
-    ($read:ident, $write:ident, $width:ty, $register:tt) => {
-        impl Ports {
-            pub fn $read(&self, port: u16) -> $width {
-                let value: $width;
-                // SAFETY: ports are no memory, and `borrow` has got leave to use them. What a
-                // device does with it is what is tested here.
-                unsafe {
-                    asm!(concat!("in ", $register, ", dx"), out($register) value, in("dx") port,
-                        options(nomem, nostack, preserves_flags));
-                }
-                value
-            }
-
-            pub fn $write(&self, port: u16, value: $width) {
-                // SAFETY: as above.
-                unsafe {
-                    asm!(concat!("out dx, ", $register), in($register) value, in("dx") port,
-                        options(nomem, nostack, preserves_flags));
-                }
-            }
-        }
-    };
-}
-
-accesses! { read8, write8, u8, "al" }
-accesses! { read16, write16, u16, "ax" }
-accesses! { read32, write32, u32, "eax" }
 
 /// The memory that `CMDLINE` keeps free, under its physical addresses.
 pub fn memory() -> Arc<GuestMemory> {

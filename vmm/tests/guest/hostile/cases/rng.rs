@@ -26,8 +26,8 @@ pub fn cases() -> Vec<Case> {
             assert!(len <= LIMIT && len > 0, "{len}");
         }),
         case("a GiB is asked for", |rig| {
-            rig.start_with(256, 0);
-            let chain = rig.gibibyte(256, WRITE);
+            rig.start_with(64, 0);
+            let chain = rig.gibibyte(64, WRITE);
             rig.offer(&link(chain));
             let (_, len) = rig.used();
             assert!(len <= LIMIT && len > 0, "{len}");
