@@ -223,6 +223,7 @@ fn go_through(rig: &mut Rig, cases: fn(&Rig) -> Vec<Case>, count: &mut Count) {
     for (number, case) in cases.iter().enumerate() {
         let look = number % STRIDE == 0 || number + 1 == cases.len();
         count.add(&format!("{:?}: {}", rig.kind, case.name), || {
+            rig.be_as_usual();
             rig.start();
             (case.run)(rig);
             rig.recovers();

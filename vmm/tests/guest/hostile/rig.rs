@@ -239,6 +239,12 @@ impl Rig {
         self.kind == Kind::Net && self.queue().is_multiple_of(2) && self.queue() != self.control()
     }
 
+    /// Forgets what a case has changed, whatever became of it.
+    pub fn be_as_usual(&mut self) {
+        self.all = false;
+        self.target = None;
+    }
+
     /// Has another queue maltreated, while `run` lasts.
     pub fn with_queue(&mut self, queue: u16, run: impl FnOnce(&mut Self)) {
         self.target = Some(queue);
@@ -374,7 +380,7 @@ impl Rig {
 
     /// After a reset all is well.
     pub fn recovers(&mut self) {
-        self.all = false;
+        self.be_as_usual();
         self.reset();
         assert_eq!(self.status(), 0, "status after a reset");
         self.start();
