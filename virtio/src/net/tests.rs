@@ -10,7 +10,7 @@ mod wire;
 
 use super::*;
 use crate::Queue;
-use crate::features::VERSION_1;
+use crate::features::{INDIRECT_DESC, VERSION_1};
 use crate::io::Interest;
 use crate::sys;
 use crate::testing::{Interrupts, Ring};
@@ -140,7 +140,8 @@ impl Bench {
         hosts: Vec<OwnedFd>,
         told: Arc<std::sync::Mutex<Vec<Offloads>>>,
     ) -> Self {
-        let features = (device.spec().features & wanted) | VERSION_1;
+        let offered = device.spec().features | INDIRECT_DESC;
+        let features = offered & wanted | VERSION_1;
         let count = device.spec().queues.len() as u64;
         let regions: Vec<_> = (0..count).map(|n| (n * 0x40_0000, 0x40_0000)).collect();
         let memory = crate::testing::ring::ram(&regions);

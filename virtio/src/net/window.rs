@@ -162,6 +162,9 @@ impl Window {
     /// How many chains a frame of `len` bytes takes with its header. `None` if it does not fit.
     pub(super) fn chains_for(&self, len: usize, mergeable: bool) -> Option<u16> {
         let mut left = len + HEADER_LEN;
+        if left > self.lent() {
+            return None;
+        }
         let limit = if mergeable { self.chains.len() } else { 1 };
         for (count, held) in (1..).zip(self.chains.iter().take(limit)) {
             left = left.saturating_sub(held.len);
@@ -170,6 +173,15 @@ impl Window {
             }
         }
         None
+    }
+
+    /// How much room there is in as many ranges as one call takes.
+    fn lent(&self) -> usize {
+        if self.ranges.len() <= MAX_RANGES {
+            return self.room;
+        }
+        let ranges = self.ranges.iter().take(MAX_RANGES);
+        ranges.map(|(_, len)| *len as usize).sum()
     }
 
     /// Where the frame that was read goes to.

@@ -3,10 +3,10 @@
 //!
 //! A case is a name and a function. It finds the device running, does what it should not, and
 //! says what has to be seen. After each case the device has to work again after a reset, and the
-//! canaries have to sing: a disk, and now and then the console, which the kernel's own drivers have.
+//! canaries have to sing: a disk and a card, and now and then the console, which the kernel's own drivers have.
 //!
 //! One machine goes through all cases of one transport and one ring layout, on a disk, a read-only
-//! disk, an entropy device and a second console. Two more have a second processor, and go through
+//! disk, an entropy device, a second console and a card. Two more have a second processor, and go through
 //! what needs one: memory and registers that change while a device reads them. A case that fails
 //! does not end the others.
 //!
@@ -15,7 +15,9 @@
 //! the verdict on each case is printed.
 
 mod canary;
+mod card;
 mod cases;
+mod mirror;
 mod rig;
 mod target;
 mod transport;
@@ -24,11 +26,13 @@ use super::*;
 use crate::support::Plan;
 use canary::Canary;
 use cases::Case;
+use mirror::Mirror;
 use rig::{DISK, Rig, contents, header};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::io::{BufRead, Write};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixDatagram;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
@@ -38,11 +42,12 @@ use vmm::Transport;
 use vmm::virtio::Kind;
 use vmm::virtio::block::{Block, MemoryDisk, RawFile};
 use vmm::virtio::console::Console;
+use vmm::virtio::net::{Mac, Net, NetBackend, Wire};
 use vmm::virtio::rng::Rng;
 use vmm::virtio::stream::{Input, Output};
 
 /// How many devices there are to take.
-const TARGETS: usize = 4;
+const TARGETS: usize = 5;
 const CANARY: &str = "canary";
 const PAGE: usize = 4096;
 /// How many cases there are from one look at the disks to the next.
@@ -57,6 +62,12 @@ fn build(plan: &mut Plan, transport: Transport) {
     plan.config
         .devices
         .push(canary.serial(CANARY).unwrap().into());
+    let (wire, other) = Wire::pair().unwrap();
+    let canary = Net::new(wire, Mac::of_name(CANARY)).unwrap();
+    plan.config.devices.push(canary.into());
+    let other = UnixDatagram::from(other.into_socket());
+    other.set_nonblocking(false).unwrap();
+    std::thread::spawn(move || crate::net::echo(&other));
 
     let disk = MemoryDisk::new(DISK as u64).unwrap();
     plan.behind_console.push(Block::new(disk).into());
@@ -76,6 +87,9 @@ fn build(plan: &mut Plan, transport: Transport) {
     let input = Some(Input::fd(input).unwrap());
     let output = Some(Output::writer(std::io::sink()));
     plan.behind_console.push(Console::new(input, output).into());
+    let lanes = [Mirror::new(), Mirror::new()].map(|lane| Box::new(lane) as Box<dyn NetBackend>);
+    let card = Net::with_lanes(lanes.into(), Mac::of_name("mirror")).unwrap();
+    plan.behind_console.push(card.into());
 }
 
 fn alone() -> bool {
@@ -102,8 +116,8 @@ fn answer(host: &mut Host) {
     }
     host.expect(" cases, 0 failed");
     let shown = host.shown();
-    let count = shown.lines().find(|line| line.starts_with("hostile: "));
-    println!("{}", count.unwrap());
+    let counts = shown.lines().filter(|line| line.contains(" cases, "));
+    counts.for_each(|line| println!("{line}"));
 }
 
 /// How many cases there were, and how many failed.
@@ -141,6 +155,7 @@ fn take_all() -> Vec<Rig> {
     let canary = Rc::new(Canary::find());
     let mut all = Found::all();
     all.retain(|found| !found.has_disk(canary.name()));
+    all.retain(|found| !canary.card().is_some_and(|card| found.has_card(card)));
     let console = all
         .iter()
         .position(|found| found.kind == u32::from(Kind::Console.id()));
@@ -208,6 +223,7 @@ fn go_through(rig: &mut Rig, cases: fn(&Rig) -> Vec<Case>, count: &mut Count) {
     for (number, case) in cases.iter().enumerate() {
         let look = number % STRIDE == 0 || number + 1 == cases.len();
         count.add(&format!("{:?}: {}", rig.kind, case.name), || {
+            rig.be_as_usual();
             rig.start();
             (case.run)(rig);
             rig.recovers();

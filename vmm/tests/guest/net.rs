@@ -16,8 +16,10 @@ use vmm::virtio::transport::Rings;
 use vmm::{Transport, VirtioDevice};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-const GUEST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const CARD: Interface = Interface("eth0");
+/// Where [`echo`] answers.
+pub const ECHO: (Ipv4Addr, u16) = (HOST, 7);
 /// How much is sent each way.
 const STREAM: usize = 4 << 20;
 
@@ -228,7 +230,7 @@ guest_test! {
 }
 
 /// Answers ARP, and sends each UDP packet back, checksum included: it is the same both ways.
-fn echo(wire: &std::os::unix::net::UnixDatagram) {
+pub fn echo(wire: &std::os::unix::net::UnixDatagram) {
     let ours = [2, 0, 0, 0, 0, 0xee];
     let mut buffer = [0; 9100];
     let answer = || -> io::Result<()> {

@@ -77,6 +77,23 @@ fn buffers_of_any_cut_are_filled() {
 }
 
 #[test]
+fn a_frame_longer_than_the_pieces_that_one_call_takes_is_lost_whole() {
+    let mut bench = Bench::new(MRG_RXBUF | INDIRECT_DESC);
+    // 600 pieces of a byte, of which a call takes 512.
+    for _ in 0..3 {
+        bench.rings[0].add_indirect(&[], &[1; 200]);
+    }
+    bench.event(Event::Queue(RX));
+    bench.arrive(Header::default(), &frame(550));
+    assert_eq!(bench.received().0, NOTHING);
+    assert_eq!(bench.counters.read().received_dropped, 1);
+    bench.arrive(Header::default(), &frame(500));
+    let (lens, bytes) = bench.received();
+    assert_eq!(lens, [200, 200, 112]);
+    assert_eq!(bytes[12..], frame(500));
+}
+
+#[test]
 fn a_chain_without_room_for_a_header_is_given_back() {
     for sizes in [&[][..], &[1], &[11], &[5, 6]] {
         let mut bench = Bench::new(MRG_RXBUF);
