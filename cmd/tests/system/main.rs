@@ -10,7 +10,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stderr
+    clippy::print_stderr,
+    clippy::print_stdout
 )]
 
 #[path = "../common/terminal.rs"]
@@ -18,9 +19,11 @@
 mod terminal;
 
 mod docs;
+mod silent;
 
+use silent::Silent;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use terminal::Terminal;
 
 /// A kernel and an initrd to boot.
@@ -222,4 +225,65 @@ fn a_distribution_kernel_with_its_modules_has_the_virtio_console() {
 
     let terminal = guest.boot(&["-cmdline", QUIET]);
     tell_and_leave(&guest, terminal);
+}
+
+/// Boots with a disk on a file system that stops to answer, has the guest read there, sees that all
+/// else goes on, and asks hype to end.
+fn terminated_with_a_silent_disk(guest: &Guest, silent: &Silent, keys: &str) -> Terminal {
+    let disk = format!("{},ro=on{keys}", silent.disk().display());
+    let mut terminal = guest.boot(&[
+        "-block", &disk, "-block", "mem:1M", "-grace", "1", "-cmdline", QUIET,
+    ]);
+    terminal.type_line("dd if=/dev/vda of=/dev/null bs=4k skip=1500 count=1 &");
+    silent.until_kept();
+    terminal.type_line("dd if=/dev/vdb of=/dev/null bs=4k count=1 && echo it goes o$((0))n");
+    terminal.expect("it goes o0n");
+    terminal.signal("TERM");
+    terminal
+}
+
+/// The grace of above, the patience with the disk, and some for an emulated host.
+const END: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_disk_that_never_answers_holds_up_neither_other_devices_nor_the_end() {
+    let Some(guest) = guest("a_disk_that_never_answers") else {
+        return;
+    };
+    let silent = Silent::mount();
+    let start = Instant::now();
+
+    let mut terminal = terminated_with_a_silent_disk(&guest, &silent, "");
+
+    let asked = Instant::now();
+    assert_eq!(terminal.wait_for(END), Some(FAILURE), "{}", terminal.text());
+    println!(
+        "up after {:?}, ended in {:?}",
+        asked - start,
+        asked.elapsed()
+    );
+    let line = "disk0: left waiting for the host";
+    assert!(terminal.text().contains(line), "{}", terminal.text());
+    assert!(terminal.is_as_it_was(), "the terminal is not restored");
+}
+
+/// Past the page cache, Linux has a thread wait for a server of FUSE's without regard to any signal
+/// once that has the request. Until it hangs up there is a process, of which that is all that is
+/// left.
+#[test]
+fn a_disk_that_the_kernel_waits_for_costs_the_end_of_the_process_and_not_the_machines() {
+    let Some(guest) = guest("a_disk_that_the_kernel_waits_for") else {
+        return;
+    };
+    let mut silent = Silent::mount();
+
+    let mut terminal = terminated_with_a_silent_disk(&guest, &silent, ",direct=on");
+
+    terminal.expect("the guest did not power off when asked, and was stopped");
+    assert!(terminal.is_as_it_was(), "the terminal is not restored");
+    let asked = Instant::now();
+    silent.hang_up();
+    println!("hung up in {:?}", asked.elapsed());
+    assert_eq!(terminal.wait_for(END), Some(FAILURE), "{}", terminal.text());
+    println!("ended in {:?}", asked.elapsed());
 }
