@@ -33,11 +33,7 @@ const DEADLINE: &str = "HYPE_TEST_DEADLINE";
 /// What one of these variables says, or what is usual.
 pub fn amount(name: &str, usual: u64) -> u64 {
     assert!(AMOUNTS.contains(&name), "the guest does not know {name}");
-    let number = |text: String| {
-        text.parse()
-            .unwrap_or_else(|error| panic!("{name}: {error}"))
-    };
-    std::env::var(name).map_or(usual, number)
+    crate::dice::number(name).unwrap_or(usual)
 }
 
 /// A guest that has not ended by then is stopped, and its test fails. Emulated hosts are slow.
