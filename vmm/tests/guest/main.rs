@@ -33,6 +33,8 @@ mod net;
 mod own_device;
 mod qcow2;
 mod requests;
+#[path = "../common/screen.rs"]
+mod screen;
 mod support;
 mod trouble;
 
