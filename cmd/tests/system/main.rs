@@ -10,7 +10,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stderr
+    clippy::print_stderr,
+    clippy::print_stdout
 )]
 
 #[path = "../common/terminal.rs"]
@@ -19,6 +20,7 @@ mod terminal;
 
 mod alpine;
 mod docs;
+mod silent;
 mod stage;
 mod user_net;
 

@@ -35,6 +35,8 @@ mod net;
 mod own_device;
 mod qcow2;
 mod requests;
+#[path = "../common/screen.rs"]
+mod screen;
 mod support;
 mod taps;
 mod trouble;

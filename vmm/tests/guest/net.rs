@@ -4,7 +4,6 @@
 use super::*;
 use crate::support::link::Interface;
 use crate::support::{Plan, tcp};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -108,7 +107,7 @@ guest_test! {
         card_on_tap(plan, "hypeg5", 3, Rings::Any, Transport::Pci);
     },
     guest: || {
-        guest_up();
+        CARD.come_up(GUEST);
         thread::scope(|scope| (0..2).for_each(|cpu| drop(scope.spawn(move || bounce(cpu)))));
         println!("all is back");
         // Until the host has looked.
@@ -147,12 +146,10 @@ fn bounce(cpu: usize) {
     only.set(cpu);
     sched_setaffinity(None, &only).unwrap();
     println!("connecting");
-    let stream = TcpStream::connect((HOST, 5000)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let stream = tcp::connect((HOST, 5000));
     let (mut sent, mut received) = (vec![0; 1 << 14], vec![0; 1 << 14]);
     for at in (0..PART).step_by(sent.len()) {
-        pattern(at, &mut sent);
+        tcp::pattern(at, &mut sent);
         (&stream).write_all(&sent).unwrap();
         (&stream).read_exact(&mut received).unwrap();
         assert!(received == sent, "different bytes at {at}");
