@@ -133,7 +133,7 @@ fn folder(test: &str) -> Option<tempfile::TempDir> {
 
 const ALPINE: Duration = Duration::from_secs(90);
 /// What an emulated host needs for systemd to come up.
-const DEBIAN: Duration = Duration::from_secs(600);
+const DEBIAN: Duration = Duration::from_secs(300);
 
 #[test]
 fn the_page_about_alpine_holds() {
