@@ -104,7 +104,8 @@ pub struct Machine {
     /// Or path=PATH, with any of these keys, and commas doubled where they belong to the path:
     /// ro=on; size=SIZE, to create it if it is missing; format=raw|qcow2, never guessed (raw);
     /// backing=on for the backing files of a qcow2 image in its own folder, backing=any for all;
-    /// direct=on, around the page cache; serial=TEXT; block_size=512|4096; queues=N, each with a
+    /// direct=on, around the page cache; ca=FILE, the certificates (PEM) of the authorities that an https
+    /// server is known by, instead of Mozilla's; serial=TEXT; block_size=512|4096; queues=N, each with a
     /// thread of its own, up to 16 and useful up to -cpus; transport and ring, if they are not those
     /// of the other devices.
     #[arg(long, alias = "disk", value_name = "DISK", value_parser = Disk::parse)]
@@ -126,9 +127,9 @@ pub struct Machine {
     #[arg(long, value_name = "PORTS", value_parser = publish)]
     pub publish: Vec<Publish>,
 
-    /// Where virtio devices are: mmio or pci
-    #[arg(long, value_name = "WHERE", default_value = "mmio", value_parser = transport)]
-    pub transport: Transport,
+    /// Where all virtio devices are: mmio or pci [default: disks and network cards on pci, others on mmio]
+    #[arg(long, value_name = "WHERE", value_parser = transport)]
+    pub transport: Option<Transport>,
 
     /// Which rings they have: split or packed [default: any]
     ///

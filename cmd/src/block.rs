@@ -22,7 +22,7 @@ use vmm::virtio::block::{self, Block, HttpDisk, MAX_QUEUES, MemoryDisk, Qcow2Fil
 use vmm::virtio::transport::Rings;
 
 const SYNTAX: Syntax = Syntax {
-    known: "path (or file), format, backing, ro, size, direct, serial, block_size, queues, \
+    known: "path (or file), format, backing, ro, size, direct, ca, serial, block_size, queues, \
             transport and ring",
     first: "path",
     aliases: &[("file", "path")],
@@ -47,6 +47,8 @@ pub struct Disk {
     read_only: bool,
     direct: bool,
     size: Option<u64>,
+    /// Whose word is taken for who a web server is.
+    ca: Option<PathBuf>,
     serial: Option<String>,
     block_size: Option<u32>,
     queues: u16,
@@ -90,6 +92,7 @@ impl Disk {
             read_only: false,
             direct: false,
             size: None,
+            ca: None,
             serial: None,
             block_size: None,
             queues: 1,
@@ -113,6 +116,10 @@ impl Disk {
     /// Refuses keys that mean nothing beside each other.
     fn check(&self) -> Result<(), String> {
         let image = self.format == Format::Qcow2;
+        let secure = matches!(&self.place, Place::Url(url) if http::is_secure(url));
+        if self.ca.is_some() && !secure {
+            return Err("ca= is for disks on web servers with https://".into());
+        }
         match &self.place {
             Place::File(path) if path.as_os_str().is_empty() => Err("the path is missing".into()),
             Place::File(_) if image && self.direct => {
@@ -172,6 +179,7 @@ impl Disk {
             "ro" => self.read_only = switch(key, value)? || self.read_only,
             "direct" => self.direct = switch(key, value)?,
             "size" => self.size = Some(ByteSize::parse(value)?.bytes()),
+            "ca" => self.ca = Some(value.into()),
             "serial" => self.serial = Some(value.to_owned()),
             "block_size" => {
                 let size = value.parse().ok().filter(|size| matches!(size, 512 | 4096));
@@ -211,7 +219,13 @@ impl Disk {
         let mut trace = None;
         let mut block = match &self.place {
             Place::Memory(size) => Block::new(MemoryDisk::new(*size)?),
-            Place::Url(url) => Block::new(HttpDisk::open(url)?),
+            Place::Url(url) => {
+                let mut options = HttpDisk::options();
+                if let Some(ca) = &self.ca {
+                    options = options.ca(ca);
+                }
+                Block::new(options.open(url)?)
+            }
             Place::File(path) if self.format == Format::Qcow2 => {
                 let mut options = Qcow2File::options()
                     .read_only(self.read_only)
@@ -347,6 +361,18 @@ mod tests {
             ("https://host/d,size=1G", "web server"),
             ("path=http://host/d,direct=on", "web server"),
             ("http://host/d,ro=off", "can't be written"),
+            (
+                "http://host/d,ca=c.pem",
+                "ca= is for disks on web servers with https://",
+            ),
+            (
+                "d,ca=c.pem",
+                "ca= is for disks on web servers with https://",
+            ),
+            (
+                "mem:1M,ca=c.pem",
+                "ca= is for disks on web servers with https://",
+            ),
         ] {
             let error = Disk::parse(text).expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");

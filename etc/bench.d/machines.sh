@@ -5,7 +5,8 @@
 #
 # To be sourced. machine VMM SCENARIO sets argv, whose file names are those of
 # the stage that etc/bench makes. VMM is hype or qemu, the second being microvm,
-# whose virtio devices are on MMIO; hypepci and q35 have theirs on PCI. SCENARIO
+# whose virtio devices are on MMIO; q35 has them on PCI. hype has disks on PCI and
+# the rest on MMIO; hypemmio and hypepci have all of it there. SCENARIO
 # is quiet, serial, disks (quiet with two disks) or requests (the same, with the
 # init that drives the first of them).
 
@@ -42,7 +43,7 @@ machine() {
 hype() {
 	local path
 	argv=(/hype -kernel /bzImage -initrd /initrd.cpio -mem "${memory_mib}M" -cpus 1 -cmdline "$cmdline")
-	[ "$vmm" = hype ] || argv+=(-transport pci)
+	case $vmm in hypemmio) argv+=(-transport mmio) ;; hypepci) argv+=(-transport pci) ;; esac
 	case $1 in
 	serial) argv+=(-console off -serial stdio) ;;
 	*) argv+=(-console stdio -serial off) ;;

@@ -50,7 +50,9 @@ fuzz_target!(|data: &[u8]| {
         let cut = order.len().min(usize::from(head[1] & 7));
         let (first, second) = order.split_at(cut);
         let id = ring.add(&[first, second], &[usize::from(head[1] >> 4)]);
-        device.handle(Event::Queue(control), &mut io).expect("no error");
+        device
+            .handle(Event::Queue(control), &mut io)
+            .expect("no error");
         let (used, len) = ring.used().expect("an answer");
         assert_eq!((used, len), (id, u32::from(head[1] >> 4 != 0)));
         let answer = ring.written(id, len as usize);

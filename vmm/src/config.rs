@@ -7,9 +7,9 @@ use loader::Payload;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use virtio::Device;
 use virtio::stream::{Input, Output};
 use virtio::transport::Rings;
+use virtio::{Device, Kind};
 
 /// vCPU numbers are local APIC identifiers of 8 bits; 255 addresses all of them, and Linux keeps
 /// one for the I/O APIC. KVM may allow fewer.
@@ -34,8 +34,9 @@ pub struct Config {
     pub loader: Option<Box<dyn Loader>>,
     /// The virtio devices, in the order in which the guest finds them.
     pub devices: Vec<VirtioDevice>,
-    /// Where the devices are that have no [transport](VirtioDevice::transport) of their own.
-    pub transport: Transport,
+    /// Where the devices are that have no [transport](VirtioDevice::transport) of their own; None
+    /// puts each [where its kind is best](Transport::of).
+    pub transport: Option<Transport>,
     /// The serial port, which a PC calls COM1 and Linux ttyS0.
     pub serial: Option<SerialPort>,
     /// Whether the guest gets ACPI tables: without them it can't switch itself off, has no power
@@ -53,7 +54,7 @@ impl Default for Config {
             payload: None,
             loader: None,
             devices: Vec::new(),
-            transport: Transport::default(),
+            transport: None,
             serial: None,
             acpi: true,
             kvm: KvmSource::default(),
@@ -78,18 +79,27 @@ impl fmt::Debug for Config {
 }
 
 /// How a guest reaches a virtio device.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Transport {
     /// A window of registers and an interrupt line: the fewest exits on the way to a prompt.
-    #[default]
     Mmio,
-    /// A function on the PCI bus: an interrupt for each queue, and what every kernel has a driver
-    /// for.
+    /// A function on the PCI bus: an interrupt for each queue, without an exit, and what every
+    /// kernel has a driver for.
     Pci,
 }
 
 impl Transport {
+    /// Where devices of a kind are if nobody says otherwise: disks and network cards on PCI, for
+    /// they interrupt often, and a distribution's initrd finds them there; all else on MMIO. So a
+    /// machine that has neither has no PCI bus.
+    pub const fn of(kind: Kind) -> Transport {
+        match kind {
+            Kind::Block | Kind::Net => Transport::Pci,
+            _ => Transport::Mmio,
+        }
+    }
+
     /// The most devices that a machine can have there.
     fn places(self) -> usize {
         match self {
@@ -178,7 +188,8 @@ impl Config {
 
     /// Where a device of this machine is.
     pub(crate) fn transport_of(&self, device: &VirtioDevice) -> Transport {
-        device.transport.unwrap_or(self.transport)
+        let of_all = device.transport.or(self.transport);
+        of_all.unwrap_or_else(|| Transport::of(device.device.spec().kind))
     }
 
     /// How many devices are on a transport.

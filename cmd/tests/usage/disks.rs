@@ -22,6 +22,8 @@ fn what_makes_no_sense_is_bad_usage_with_the_keys_that_are_known() {
         ("mem:1M,ring=round", "split or packed"),
         ("https://example.org/d,size=1G", "web server"),
         ("http://example.org/d,ro=off", "can't be written"),
+        ("http://example.org/d,ca=ca.pem", "https://"),
+        ("d,ca=ca.pem", "https://"),
     ] {
         refused(&mut hype(["-block", disk]), USAGE, &["-block", word]);
         refused(&mut hype(["-disk", disk]), USAGE, &["-block", word]);
@@ -46,6 +48,11 @@ fn what_is_no_disk_is_refused_and_left_alone() {
         (path("new,size=1M,serial=a b"), "20 printable"),
         // Nobody listens there.
         ("http://127.0.0.1:1/d".to_owned(), "refused"),
+        ("https://127.0.0.1:1/d,ca=/missing".to_owned(), "/missing"),
+        (
+            format!("https://127.0.0.1:1/d,ca={}", path("small")),
+            "no certificate",
+        ),
     ] {
         let options = kernel.options(&["-block", &disk]);
         let ended = finish(&mut hype(options));

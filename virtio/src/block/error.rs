@@ -143,6 +143,14 @@ impl Error {
                 Some("a disk can be shared only if everybody opens it read-only")
             }
             Error::Qcow2 { source, .. } => source.hint(),
+            #[cfg(feature = "http")]
+            Error::Http { source, .. }
+                if matches!(**source, super::http::Failure::UnknownAuthority) =>
+            {
+                Some(
+                    "a server's own authority is trusted when its certificate (PEM) is given: ,ca=FILE",
+                )
+            }
             _ => None,
         }
     }

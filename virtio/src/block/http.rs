@@ -27,6 +27,8 @@
 //! * A read has one deadline for all of its requests, retries and pauses. It is below the time
 //!   that a worker has to stop ([`STOP_PATIENCE`](crate::worker::STOP_PATIENCE)), for which
 //!   the server does not matter then. What came in time stays in the cache for the next try.
+//! * `https` servers are who an authority says they are: one of those that the library knows, or
+//!   one of a file (`authorities.rs`). Nothing switches that off, and no redirect leaves `https`.
 //!
 //! # What it does not do
 //!
@@ -34,6 +36,7 @@
 //! reads ahead. Fetch several blocks at once, but for several queues, which may even fetch the same
 //! one. Compression, and credentials.
 
+mod authorities;
 mod cache;
 mod client;
 #[cfg(test)]
@@ -44,10 +47,12 @@ use super::{BlockStorage, Error, Properties, SECTOR};
 use cache::Cache;
 use client::Client;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::Agent;
 use ureq::config::Config;
+use ureq::tls::RootCerts;
 use version::Version;
 use vm_memory::VolatileSlice;
 
@@ -84,6 +89,37 @@ pub enum Failure {
     /// Not an address of a web server.
     #[error("it does not begin with http:// or https://")]
     Scheme,
+    /// Authorities were given for a server that has no certificate.
+    #[error("it does not begin with https://, so {ca:?} can't say who the server is")]
+    NoTls {
+        /// The file with the authorities' certificates.
+        ca: PathBuf,
+    },
+    /// The file with the authorities' certificates can't be read.
+    #[error("cannot read certificates from {ca:?}")]
+    Authorities {
+        /// Which file.
+        ca: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Not the certificates of authorities.
+    #[error("cannot use {ca:?}, where authorities' certificates should be: {why}")]
+    BadAuthorities {
+        /// Which file.
+        ca: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Nobody who is trusted says who the server is.
+    #[error("the server's certificate is not from an authority that is trusted")]
+    UnknownAuthority,
+    /// It is no server for TLS, or not at this port.
+    #[error("the server does not speak TLS")]
+    NotTls,
+    /// There is no secure connection; in the TLS library's words.
+    #[error("no secure connection: {0}")]
+    Tls(String),
     /// There is no answer, or none that is whole; in the HTTP library's words.
     #[error("no whole answer: {0}")]
     Transfer(String),
@@ -142,6 +178,7 @@ impl From<Failure> for io::Error {
 pub struct Options {
     patience: Duration,
     open_patience: Duration,
+    ca: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -149,6 +186,7 @@ impl Default for Options {
         Options {
             patience: PATIENCE,
             open_patience: OPEN_PATIENCE,
+            ca: None,
         }
     }
 }
@@ -171,6 +209,15 @@ impl Options {
         self
     }
 
+    /// Sets the file with the certificates (PEM) of the authorities that an `https` server may
+    /// have its certificate from, and of no others: those that Mozilla trusts if this is not
+    /// called. The file is read when the disk is opened.
+    #[must_use]
+    pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca = Some(file.into());
+        self
+    }
+
     /// Asks the server for the file.
     pub fn open(&self, url: &str) -> Result<HttpDisk, Error> {
         self.open_by(url, SCALE, Agent::new_with_config)
@@ -190,7 +237,12 @@ impl Options {
         if !is_url(url) {
             return Err(failed(Failure::Scheme));
         }
-        let client = Client::new(agent(client::config(url)), url, scale);
+        let roots = match &self.ca {
+            Some(ca) if !is_secure(url) => return Err(failed(Failure::NoTls { ca: ca.clone() })),
+            Some(ca) => authorities::read(ca).map_err(failed)?,
+            None => RootCerts::WebPki,
+        };
+        let client = Client::new(agent(client::config(url, roots)), url, scale);
         let until = Deadline::after(self.open_patience);
         let announced = client.size(&until).map_err(failed)?;
         if let Some(size) = announced.filter(|size| *size < SECTOR) {
@@ -230,10 +282,17 @@ fn too_small(url: &str, size: u64) -> Error {
 
 /// Whether this is the address of something on a web server.
 pub fn is_url(text: &str) -> bool {
+    has_scheme(text, "http") || is_secure(text)
+}
+
+/// Whether this is the address of something on a web server that has to show who it is.
+pub fn is_secure(text: &str) -> bool {
+    has_scheme(text, "https")
+}
+
+fn has_scheme(text: &str, wanted: &str) -> bool {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-    scheme.is_some_and(|scheme| {
-        scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
-    })
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(wanted))
 }
 
 /// The address as it may be logged: without what may be secret, a user before the host and a

@@ -26,7 +26,7 @@ impl Asked {
         self.headers.get(name).map(String::as_str)
     }
 
-    fn read(stream: &mut BufReader<TcpStream>) -> Option<Asked> {
+    fn read(stream: &mut impl BufRead) -> Option<Asked> {
         let mut line = || {
             let mut line = String::new();
             let count = stream.read_line(&mut line).ok()?;
@@ -198,6 +198,15 @@ pub struct Server {
 impl Server {
     /// A server that does with each request what a function says.
     pub fn new(behave: impl FnMut(&Asked) -> Act + Send + 'static) -> Server {
+        Server::over(|stream| stream, behave)
+    }
+
+    /// A server that speaks over what is made of each connection. Its URL is that of one that speaks
+    /// over the connection itself.
+    pub fn over<S: Read + Write>(
+        layer: impl Fn(TcpStream) -> S + Send + Sync + 'static,
+        behave: impl FnMut(&Asked) -> Act + Send + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Server {
             url: format!("http://{}/disk", listener.local_addr().unwrap()),
@@ -205,10 +214,12 @@ impl Server {
             behave: Arc::new(Mutex::new(Box::new(behave))),
         };
         let (gets, behave) = (Arc::clone(&server.gets), Arc::clone(&server.behave));
+        let layer = Arc::new(layer);
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (gets, behave) = (Arc::clone(&gets), Arc::clone(&behave));
-                thread::spawn(move || connection(stream.unwrap(), &gets, &behave));
+                let layer = Arc::clone(&layer);
+                thread::spawn(move || connection(layer(stream.unwrap()), &gets, &behave));
             }
         });
         server
@@ -231,10 +242,10 @@ impl Server {
     }
 }
 
-fn connection(stream: TcpStream, gets: &AtomicUsize, behave: &Mutex<Behave>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut stream = stream;
+fn connection(stream: impl Read + Write, gets: &AtomicUsize, behave: &Mutex<Behave>) {
+    let mut reader = BufReader::new(stream);
     while let Some(mut asked) = Asked::read(&mut reader) {
+        let stream = reader.get_mut();
         let get = usize::from(asked.method == "GET");
         asked.number = gets.fetch_add(get, Ordering::SeqCst);
         let act = behave.lock().unwrap()(&asked);
@@ -252,7 +263,7 @@ fn connection(stream: TcpStream, gets: &AtomicUsize, behave: &Mutex<Behave>) {
             }
             Act::Stall(bytes) => {
                 let _ = stream.write_all(&bytes);
-                let _ = reader.read(&mut [0]);
+                let _ = stream.read(&mut [0]);
                 return;
             }
             Act::Drip(bytes) => bytes.iter().try_for_each(|byte| {

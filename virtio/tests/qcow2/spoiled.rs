@@ -193,6 +193,28 @@ fn a_corrupt_cluster_costs_its_requests_and_no_others() {
 }
 
 #[test]
+fn a_cluster_in_reserve_far_behind_the_end_is_not_written() {
+    let folder = folder();
+    for far in [0x10_0000_0000, 0x80_0000_0000_0000] {
+        for len in [CLUSTER, CLUSTER / 2, 4 * CLUSTER] {
+            let mut bytes = image();
+            put(&mut bytes, L2, COPIED | far | 1);
+            let path = write_image(&folder, &bytes);
+            let disk = open(&Qcow2File::options(), &path).unwrap();
+            let _ = write(&disk, 0, &vec![9; len]);
+            let _ = write(&disk, 0, &vec![9; len]);
+            // Given up, and had anew.
+            disk.write_zeroes(0, CLUSTER as u64, true).unwrap();
+            write(&disk, 0, &vec![7; len]).unwrap();
+            disk.flush().unwrap();
+            assert_eq!(read(&disk, 0, len).unwrap(), vec![7; len]);
+            let grown = std::fs::metadata(&path).unwrap().len();
+            assert!(grown < 64 << 10, "{far:#x} {len}: {grown}");
+        }
+    }
+}
+
+#[test]
 fn a_corrupt_table_costs_the_requests_below_it() {
     let folder = folder();
     for (at, value) in [

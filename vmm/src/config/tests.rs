@@ -1,5 +1,6 @@
 use super::*;
 use loader::Boot;
+use virtio::block::MemoryDisk;
 
 /// A configuration with which nothing is wrong.
 fn sound() -> Config {
@@ -77,7 +78,7 @@ fn more_devices_than_places_on_a_transport_are_refused_with_the_limit() {
     for (transport, max) in [(Transport::Mmio, 256), (Transport::Pci, 248)] {
         let config = |count| Config {
             devices: devices(count).collect(),
-            transport,
+            transport: Some(transport),
             ..sound()
         };
         config(max).validate().unwrap();
@@ -110,6 +111,32 @@ fn devices_with_a_transport_of_their_own_count_there() {
         problems.to_string().contains("249 virtio devices on pci"),
         "{problems}"
     );
+}
+
+#[test]
+fn a_device_is_where_it_says_else_where_all_are_else_where_its_kind_is() {
+    use Transport::{Mmio, Pci};
+    let disk = || VirtioDevice::from(virtio::block::Block::new(MemoryDisk::new(512).unwrap()));
+    let console = || VirtioDevice::from(virtio::console::Console::new(None, None));
+    for (own, of_all, of_disk, of_console) in [
+        (None, None, Pci, Mmio),
+        (None, Some(Mmio), Mmio, Mmio),
+        (None, Some(Pci), Pci, Pci),
+        (Some(Mmio), Some(Pci), Mmio, Mmio),
+        (Some(Pci), None, Pci, Pci),
+    ] {
+        let config = Config {
+            transport: of_all,
+            ..Config::default()
+        };
+        let place = |device: VirtioDevice| {
+            let own = own.into_iter();
+            config.transport_of(&own.fold(device, VirtioDevice::transport))
+        };
+
+        assert_eq!(place(disk()), of_disk, "{own:?} {of_all:?}");
+        assert_eq!(place(console()), of_console, "{own:?} {of_all:?}");
+    }
 }
 
 #[test]

@@ -86,7 +86,7 @@ guest_test! {
 
 guest_test! {
     the_virtio_console_carries_bytes_both_ways_on_pci,
-    config: |plan| plan.config.transport = Transport::Pci,
+    config: |plan| plan.config.transport = Some(Transport::Pci),
     guest: || {
         let device = std::fs::canonicalize("/sys/bus/virtio/devices/virtio0").unwrap();
         assert_eq!(device.to_str(), Some("/sys/devices/pci0000:00/0000:00:01.0/virtio0"));
@@ -100,7 +100,7 @@ guest_test! {
 
 guest_test! {
     the_window_has_the_size_that_the_host_gives_it_on_pci,
-    config: |plan| plan.config.transport = Transport::Pci,
+    config: |plan| plan.config.transport = Some(Transport::Pci),
     guest: wait_for_a_resized_window,
     host: resize_the_window,
     ends: Outcome::Shutdown,

@@ -50,7 +50,7 @@ const STRIDE: usize = 8;
 
 /// The machine of these tests.
 fn build(plan: &mut Plan, transport: Transport) {
-    plan.config.transport = transport;
+    plan.config.transport = Some(transport);
     plan.cmdline.push(' ');
     plan.cmdline.push_str(target::CMDLINE);
     let canary = Block::new(MemoryDisk::new(1 << 20).unwrap());

@@ -124,7 +124,7 @@ guest_test! {
     a_busy_guest_with_pci_survives_a_hundred_pauses,
     config: |plan| {
         plan.config.cpus = 2;
-        plan.config.transport = Transport::Pci;
+        plan.config.transport = Some(Transport::Pci);
     },
     guest: be_busy,
     host: pause_a_hundred_times,

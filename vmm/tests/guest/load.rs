@@ -384,7 +384,7 @@ fn pauses_lose_nothing(test: &str, (transport, rings): (Transport, Rings)) {
     let plan = |plan: &mut Plan| {
         images.furnish(plan);
         plan.deadline = deadline().max(PER_PAUSE * u32::try_from(pauses).unwrap());
-        plan.config.transport = transport;
+        plan.config.transport = Some(transport);
         plan.rings = rings;
     };
     let path = format!("{}::{test}", module_path!());

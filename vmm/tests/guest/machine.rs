@@ -1,10 +1,14 @@
 //! What the guest finds: processors, memory, devices with and without ACPI; and how quietly.
 
 use super::*;
+use crate::support::disk::disk;
 use crate::support::{Plan, Port, read_to_string};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashSet;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::thread;
+use vmm::virtio::block::{Block, MemoryDisk};
 use vmm::virtio::rng::Rng;
 use vmm::{Exits, Transport, VirtioDevice};
 
@@ -124,22 +128,21 @@ guest_test! {
 }
 
 /// The exits of a guest that prints one line.
-fn exits_of_a_quiet_boot(test: &str, transport: Transport) -> Option<Exits> {
+fn exits_of_a_quiet_boot(test: &str, plan: impl FnOnce(&mut Plan)) -> Option<Exits> {
     if init::is_guest() {
         init::run(|| println!("here"));
     }
     let test = format!("{}::{test}", module_path!());
-    let plan = |plan: &mut Plan| plan.config.transport = transport;
     let ended: Ended = crate::support::run(&test, plan, |_| {})?;
     let exits = ended.report.total_exits();
-    eprintln!("{transport}: {exits}");
+    eprintln!("{test}: {exits}");
     Some(exits)
 }
 
 #[test]
 fn a_quiet_boot_makes_few_user_exits_and_none_for_a_notify() {
     let test = "a_quiet_boot_makes_few_user_exits_and_none_for_a_notify";
-    if let Some(exits) = exits_of_a_quiet_boot(test, Transport::Mmio) {
+    if let Some(exits) = exits_of_a_quiet_boot(test, |_| {}) {
         assert!(exits.guest() <= 200, "{exits}");
     }
 }
@@ -147,7 +150,22 @@ fn a_quiet_boot_makes_few_user_exits_and_none_for_a_notify() {
 #[test]
 fn a_quiet_boot_with_pci_makes_hardly_more_user_exits() {
     let test = "a_quiet_boot_with_pci_makes_hardly_more_user_exits";
-    if let Some(exits) = exits_of_a_quiet_boot(test, Transport::Pci) {
+    let all_on_pci = |plan: &mut Plan| plan.config.transport = Some(Transport::Pci);
+    if let Some(exits) = exits_of_a_quiet_boot(test, all_on_pci) {
+        assert!(exits.guest() <= 250, "{exits}");
+    }
+}
+
+fn add_a_disk(plan: &mut Plan) {
+    let disk = Block::new(MemoryDisk::new(1 << 20).unwrap());
+    plan.config.devices.push(disk.into());
+}
+
+#[test]
+fn a_quiet_boot_with_two_disks_makes_hardly_more_user_exits() {
+    let test = "a_quiet_boot_with_two_disks_makes_hardly_more_user_exits";
+    let two_disks = |plan: &mut Plan| (0..2).for_each(|_| add_a_disk(plan));
+    if let Some(exits) = exits_of_a_quiet_boot(test, two_disks) {
         assert!(exits.guest() <= 250, "{exits}");
     }
 }
@@ -196,13 +214,23 @@ guest_test! {
 
 guest_test! {
     a_console_at_work_on_pci_makes_no_user_exits,
-    config: |plan| plan.config.transport = Transport::Pci,
+    config: |plan| plan.config.transport = Some(Transport::Pci),
     guest: answer,
     host: |host| {
         let (reads, writes) = exits_of_answers(host);
         assert!(reads + writes < ANSWERS / 2, "{reads} reads, {writes} writes");
     },
     ends: Outcome::Shutdown,
+}
+
+/// How many virtio devices the guest has found, and how many of them on PCI.
+fn virtio_devices() -> (usize, usize) {
+    let bus = std::fs::read_dir("/sys/bus/virtio/devices").unwrap();
+    let devices: Vec<_> = bus
+        .map(|entry| std::fs::canonicalize(entry.unwrap().path()).unwrap())
+        .collect();
+    let on_pci = |path: &&PathBuf| path.starts_with("/sys/devices/pci0000:00");
+    (devices.len(), devices.iter().filter(on_pci).count())
 }
 
 guest_test! {
@@ -212,12 +240,7 @@ guest_test! {
         plan.config.devices.extend((0..33).map(|_| on_pci()));
     },
     guest: || {
-        let bus = std::fs::read_dir("/sys/bus/virtio/devices").unwrap();
-        let devices: Vec<_> = bus
-            .map(|entry| std::fs::canonicalize(entry.unwrap().path()).unwrap())
-            .collect();
-        let on_pci = devices.iter().filter(|path| path.starts_with("/sys/devices/pci0000:00"));
-        assert_eq!((devices.len(), on_pci.count()), (34, 33));
+        assert_eq!(virtio_devices(), (34, 33));
         assert!(std::path::Path::new("/sys/bus/pci/devices/0000:00:02.1").exists());
         // BARs are where the machine has placed them, one behind the other.
         let resources = read_to_string("/sys/bus/pci/devices/0000:00:02.1/resource");
@@ -231,9 +254,26 @@ guest_test! {
     without_acpi_devices_on_pci_are_found_by_the_ports,
     config: |plan| {
         plan.config.acpi = false;
-        plan.config.transport = Transport::Pci;
+        plan.config.transport = Some(Transport::Pci);
     },
     guest: || init::end(rustix::system::RebootCommand::Restart),
+    host: |_| {},
+    ends: Outcome::Reboot,
+}
+
+guest_test! {
+    without_acpi_a_disk_is_found_on_pci_and_a_console_on_mmio,
+    config: |plan| {
+        plan.config.acpi = false;
+        add_a_disk(plan);
+    },
+    guest: || {
+        assert_eq!(virtio_devices(), (2, 1));
+        let mut bytes = vec![1; 4096];
+        disk("vda", true).read_exact_at(&mut bytes, 4096).unwrap();
+        assert_eq!(bytes, [0; 4096]);
+        init::end(rustix::system::RebootCommand::Restart)
+    },
     host: |_| {},
     ends: Outcome::Reboot,
 }

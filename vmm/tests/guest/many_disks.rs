@@ -26,7 +26,7 @@ fn serial(number: usize) -> String {
 }
 
 fn add_disks(config: &mut vmm::Config, transport: Transport, disks: usize) {
-    config.transport = transport;
+    config.transport = Some(transport);
     let disk = |number| {
         let disk = Block::new(MemoryDisk::with_contents(&contents(number)).unwrap());
         VirtioDevice::from(disk.serial(&serial(number)).unwrap())

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use vmm::virtio::block::{Block, BlockStorage, MemoryDisk};
 use vmm::virtio::rng::Rng;
 use vmm::vm_memory::VolatileSlice;
-use vmm::{Config, Handle};
+use vmm::{Config, Handle, Transport};
 
 /// The vCPUs of the machine, the first of which drives the devices.
 const CPUS: u32 = 4;
@@ -56,6 +56,7 @@ pub fn machine() -> Config {
     });
     Config {
         cpus: CPUS,
+        transport: Some(Transport::Mmio),
         devices: vec![Block::new(bytes).into(), Rng::new().into()],
         ..config
     }

@@ -23,7 +23,7 @@ const QUEUE_DESC: u32 = BAR + 0x20;
 fn run_on_pci(code: Code) -> (Outcome, Report) {
     let config = Config {
         devices: vec![Dummy::new(false).into()],
-        transport: Transport::Pci,
+        transport: Some(Transport::Pci),
         ..config(code)
     };
     let vm = Vm::new(config).unwrap();

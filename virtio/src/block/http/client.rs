@@ -1,12 +1,15 @@
 //! Requests to the server: each of them whole, checked and in time, or a [`Failure`].
 
 use super::version::{Part, Version, announced_size};
-use super::{Deadline, Failure, Scale};
+use super::{Deadline, Failure, Scale, is_secure};
+use rustls::CertificateError::UnknownIssuer;
+use rustls::Error as TlsError;
 use std::io::Read;
 use std::thread;
 use std::time::Duration;
 use ureq::config::Config;
 use ureq::http::Response;
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, RequestBuilder};
 
@@ -40,14 +43,12 @@ impl From<Failure> for Miss {
     }
 }
 
-/// How a file at this URL is asked for.
-pub(super) fn config(url: &str) -> Config {
-    let secure = url
-        .get(..6)
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+/// How a file at this URL is asked for, of a server that one of these authorities knows.
+pub(super) fn config(url: &str, roots: RootCerts) -> Config {
     Agent::config_builder()
         // No redirect leaves TLS. Other schemes than these two are unknown to the library.
-        .https_only(secure)
+        .https_only(is_secure(url))
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
         .max_redirects(REDIRECTS)
         .max_response_header_size(HEADER_LIMIT)
         .http_status_as_error(false)
@@ -197,6 +198,13 @@ fn read_body(body: Body, len: u64, bytes: &mut Vec<u8>) -> Result<(), Miss> {
 
 /// Which of the library's errors may be gone next time: those of the connection.
 fn miss(error: ureq::Error) -> Miss {
+    if let Some(error) = tls_error(&error) {
+        return Miss::Final(match error {
+            TlsError::InvalidCertificate(UnknownIssuer) => Failure::UnknownAuthority,
+            TlsError::InvalidMessage(_) => Failure::NotTls,
+            error => Failure::Tls(error.to_string()),
+        });
+    }
     let failure = Failure::Transfer(error.to_string());
     match error {
         ureq::Error::Io(_)
@@ -204,5 +212,15 @@ fn miss(error: ureq::Error) -> Miss {
         | ureq::Error::ConnectionFailed
         | ureq::Error::HostNotFound => Miss::Again(failure),
         _ => Miss::Final(failure),
+    }
+}
+
+/// What the TLS library has against the connection. That comes as an I/O error, like a connection
+/// that is lost, and nothing but the type tells the two apart.
+fn tls_error(error: &ureq::Error) -> Option<&TlsError> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! A server on loopback that misbehaves: every byte is right, or there is an error, in time.
 
 mod failing;
+mod tls;
 
 use super::*;
 use crate::testing::http::{Act, Answer, Asked, Served, Server};

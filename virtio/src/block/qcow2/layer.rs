@@ -15,6 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vm_memory::VolatileSlice;
 
+/// How many clusters behind the end of the file something may be written. Clusters are handed out
+/// one after the other, so that only those that are there for metadata in the cache, or for a writer
+/// that crashed, can be skipped.
+const AHEAD: u64 = 4096;
+
 /// One file of an image. A clone is the same file.
 #[derive(Debug, Clone)]
 pub(super) struct Layer(Arc<Inner>);
@@ -82,6 +87,7 @@ impl Layer {
     pub(super) fn write(&self, buffers: &mut [VolatileSlice<'_>], offset: u64) -> io::Result<()> {
         let len = total(buffers);
         self.check_place(offset, len)?;
+        self.check_growth(offset)?;
         let mut rest = buffers;
         let mut offset = offset;
         while !rest.is_empty() {
@@ -133,6 +139,23 @@ impl Layer {
             )),
         }
     }
+
+    /// Refuses a write far behind the end of the file. An image can have a cluster there in reserve
+    /// that nobody is told of before it is used; then the file would seem to reach as far, and
+    /// the refcounts of a cluster next to it would take a table for all that is in between.
+    fn check_growth(&self, offset: u64) -> io::Result<()> {
+        let end = self.0.end.load(Ordering::Relaxed);
+        let limit = end.saturating_add(AHEAD.saturating_mul(self.0.cluster));
+        match offset <= limit {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "the image has room at {offset:#x}, far behind the end of the file at {end:#x}"
+                ),
+            )),
+        }
+    }
 }
 
 impl fmt::Display for Layer {
@@ -165,6 +188,7 @@ impl Storage for Layer {
 
     unsafe fn pure_writev(&self, bufv: IoVector<'_>, offset: u64) -> io::Result<()> {
         let mut offset = offset;
+        self.check_growth(offset)?;
         for buffer in bufv.into_inner() {
             self.0.file.write_all_at(&buffer, offset)?;
             offset = offset.saturating_add(buffer.len() as u64);

@@ -125,7 +125,7 @@ const BAD: &[(&str, Change)] = &[
 ];
 
 /// What an error says, and what is said of its cause.
-fn why(error: &dyn std::error::Error) -> String {
+pub(super) fn why(error: &dyn std::error::Error) -> String {
     let cause = error.source().map(|cause| cause.to_string());
     format!("{error}: {}", cause.unwrap_or_default())
 }
