@@ -17,6 +17,7 @@
 #[allow(dead_code, reason = "another test program uses the rest of it")]
 mod terminal;
 
+mod alpine;
 mod docs;
 
 use std::path::PathBuf;
