@@ -17,7 +17,7 @@
 #[allow(dead_code, reason = "another test program uses the rest of it")]
 mod terminal;
 
-mod alpine;
+mod alpine_disk;
 mod docs;
 
 use std::path::PathBuf;
