@@ -92,11 +92,15 @@ fn alpine_keeps_a_file_system_over_a_reboot_and_installs_a_package_from_the_host
     shell(&mut terminal, command, "4.0MB");
     let command = "cd /data; sha256sum 1 2 3 4 >sums; sync; cd /; echo $?ok";
     shell(&mut terminal, command, "0ok");
-    shell(&mut terminal, "udhcpc -n -q -i eth0", "lease of");
+    shell(
+        &mut terminal,
+        "ip link set eth0 up; udhcpc -n -q -i eth0",
+        "lease of",
+    );
     let command =
         "wget http://$(ip route | awk '/^default/ { print $3 }'):8001/greet.apk; echo $?ok";
     shell(&mut terminal, command, "0ok");
-    let command = "apk add --allow-untrusted --no-network --repositories-file /dev/null greet.apk";
+    let command = "apk add --allow-untrusted --force-non-repository --repositories-file /dev/null greet.apk";
     shell(&mut terminal, command, "OK:");
     shell(&mut terminal, "greet", "hello from a package");
     // The file system stays mounted.
