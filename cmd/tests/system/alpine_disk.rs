@@ -100,7 +100,8 @@ fn alpine_keeps_a_file_system_over_a_reboot_and_installs_a_package_from_the_host
     let command =
         "wget http://$(ip route | awk '/^default/ { print $3 }'):8001/greet.apk; echo $?ok";
     shell(&mut terminal, command, "0ok");
-    let command = "apk add --allow-untrusted --force-non-repository --repositories-file /dev/null greet.apk";
+    let command =
+        "apk add --allow-untrusted --force-non-repository --repositories-file /dev/null greet.apk";
     shell(&mut terminal, command, "OK:");
     shell(&mut terminal, "greet", "hello from a package");
     // The file system stays mounted.
