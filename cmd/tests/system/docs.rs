@@ -112,6 +112,7 @@ fn run(page: &str, folder: &Path, patience: Duration) {
             assert!(output.status.success(), "{}: {output:?}", next.line);
         }
         assert_eq!(terminal.wait(), 0, "{place}: {}", terminal.text());
+        eprintln!("done: {place}");
         scripts += 1;
     }
     assert!(scripts > 0, "docs/{page} has no command");
@@ -177,7 +178,7 @@ fn the_page_about_networking_holds() {
 
 /// `HYPE_DEBIAN` is the folder where the page's first blocks were run.
 #[test]
-#[ignore = "needs a Debian, and minutes: etc/debian makes it and runs this; not seen to pass as a whole"]
+#[ignore = "needs a Debian, and minutes: etc/debian makes it and runs this"]
 fn the_page_about_debian_holds() {
     if let Some(folder) = named("the_page_about_debian_holds", "HYPE_DEBIAN") {
         run("debian.md", &folder, DEBIAN);

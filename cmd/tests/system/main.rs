@@ -19,6 +19,7 @@
 mod terminal;
 
 mod alpine;
+mod alpine_disk;
 mod docs;
 mod silent;
 mod stage;
