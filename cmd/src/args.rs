@@ -129,7 +129,7 @@ pub struct Machine {
 
     /// Where virtio devices are, all of them: mmio or pci
     ///
-    /// If it is not said, disks and network cards, which interrupt often, are on pci, others on mmio.
+    /// If nothing is said, disks and network cards are on pci, the others on mmio.
     #[arg(long, value_name = "WHERE", value_parser = transport)]
     pub transport: Option<Transport>,
 
