@@ -27,11 +27,12 @@ pub fn write(memory: &GuestMemory) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::layout::{FIRMWARE_END, I8042_PORTS};
+    use crate::arch::layout::FIRMWARE_END;
+    use crate::legacy::i8042::{COMMAND_PORT, RESET};
 
     #[test]
     fn the_code_ends_with_the_firmware_at_the_latest_and_writes_to_the_controller() {
         assert!(RESET_VECTOR + CODE.len() as u64 <= FIRMWARE_END);
-        assert!(I8042_PORTS.contains(&u64::from(CODE[3])));
+        assert_eq!((u64::from(CODE[3]), CODE[1]), (COMMAND_PORT, RESET));
     }
 }
