@@ -239,10 +239,13 @@ impl Rig {
         self.kind == Kind::Net && self.queue().is_multiple_of(2) && self.queue() != self.control()
     }
 
-    /// Forgets what a case has changed, whatever became of it.
-    pub fn be_as_usual(&mut self) {
+    /// Starts again, whatever a case has changed and whatever became of it.
+    pub fn start_as_usual(&mut self) {
         self.all = false;
         self.target = None;
+        self.reset();
+        assert_eq!(self.status(), 0, "status after a reset");
+        self.start();
     }
 
     /// Has another queue maltreated, while `run` lasts.
@@ -380,10 +383,7 @@ impl Rig {
 
     /// After a reset all is well.
     pub fn recovers(&mut self) {
-        self.be_as_usual();
-        self.reset();
-        assert_eq!(self.status(), 0, "status after a reset");
-        self.start();
+        self.start_as_usual();
         self.works();
     }
 

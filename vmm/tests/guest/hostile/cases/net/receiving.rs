@@ -1,6 +1,7 @@
 //! Buffers in which a card can't receive, or only with care (5.1.6.3).
 
 use super::{Case, case};
+use crate::hostile::alone;
 use crate::hostile::card::feature::MRG_RXBUF;
 use crate::hostile::card::{HEADER, PLAIN};
 use crate::hostile::rig::{Rig, link};
@@ -12,8 +13,11 @@ use vmm::virtio::testing::ring::{Descriptor, WRITE};
 const BUFFERS: usize = 250;
 
 pub fn cases(rig: &Rig) -> Vec<Case> {
-    let mut cases: Vec<Case> = [0, 1, 11]
-        .map(|len| {
+    // Buffers smaller than a header end QEMU 7.2 by an assertion.
+    let useless: &[usize] = if alone() { &[0] } else { &[0, 1, 11] };
+    let mut cases: Vec<Case> = useless
+        .iter()
+        .map(|&len| {
             case(
                 format!("buffers of {len} bytes, to receive in"),
                 move |rig| {
@@ -29,7 +33,7 @@ pub fn cases(rig: &Rig) -> Vec<Case> {
                 },
             )
         })
-        .into();
+        .collect();
     if rig.offers(MRG_RXBUF) {
         let spread = [13, 16, 100, 1411, 1412].map(|len| {
             case(

@@ -1,6 +1,7 @@
 //! Frames that a card should not send, and headers that ask for what can't be done (5.1.6.2).
 
 use super::{Case, case};
+use crate::hostile::alone;
 use crate::hostile::card::feature::{
     CSUM, CTRL_GUEST_OFFLOADS, GUEST_CSUM, GUEST_TSO, HOST_TSO, MRG_RXBUF,
 };
@@ -44,14 +45,14 @@ fn segment() -> Header {
 
 fn lengths() -> Vec<Case> {
     let most = LONGEST;
-    let refused = [0, 1, 5, 13, most + 1, 65_562 + 12, 1 << 20];
+    let refused = [0, 1, 13, most + 1, 65_562 + 12, 1 << 20];
     let refused = refused.map(|len| {
         case(format!("a frame of {len} bytes is sent"), move |rig| {
             let frame = rig.frame(len);
             assert_eq!(rig.pass(0, &[&PLAIN, &frame]), None);
         })
     });
-    let passes = [14, 15, 1514, 65_550, most].map(|len| {
+    let passes = [14, 1514, 65_550, most].map(|len| {
         case(
             format!("a frame of {len} bytes is sent, which may be"),
             move |rig| {
@@ -61,7 +62,9 @@ fn lengths() -> Vec<Case> {
             },
         )
     });
-    let without = [0, 1, 10, 11].map(|len| {
+    // Parts of a header end QEMU 7.2 by an assertion.
+    let parts: &[usize] = if alone() { &[] } else { &[1, 10, 11] };
+    let without = parts.iter().map(|&len| {
         case(format!("{len} bytes of a header are sent"), move |rig| {
             assert_eq!(rig.pass(0, &[&PLAIN[..len]]), None);
         })
@@ -89,6 +92,9 @@ fn shapes() -> Vec<Case> {
             let id = rig.rings[1].add(&[&PLAIN, &frame], &[100]);
             rig.registers.notify(1);
             assert_eq!(rig.used_of(1), (id, 0));
+        }),
+        case("nothing is sent", |rig| {
+            assert_eq!(rig.pass(0, &[&[]]), None);
         }),
         case("a frame to be written is sent", |rig| {
             let id = rig.rings[1].add(&[], &[12, 100]);
