@@ -108,7 +108,9 @@ impl Round {
         let begin = Instant::now();
         let mut packet = [0; PACKET];
         loop {
-            let (len, from) = self.socket.recv_from(&mut packet).unwrap();
+            let came = self.socket.recv_from(&mut packet);
+            let (len, from) =
+                came.unwrap_or_else(|error| panic!("no answer: round {}: {error}", self.number));
             assert_eq!((len, from), (PACKET, (guest(self.number), PORT).into()));
             if packet[..8] == self.said.to_le_bytes() {
                 return begin.elapsed();
