@@ -295,7 +295,10 @@ fn serve(port: u16) -> impl FnOnce() {
             ErrorKind::BrokenPipe,
         ];
         let error = over.unwrap();
-        assert!(kinds.contains(&error.kind()), "port {port}: {error}");
+        assert!(
+            kinds.contains(&error.kind()),
+            "no answer: port {port}: {error}"
+        );
     }
 }
 

@@ -48,10 +48,21 @@ fn guest(number: u64) -> Ipv4Addr {
     address(number, 2)
 }
 
+/// How the guest calls the card of this number. The order of many functions on PCI is not that of their
+/// names.
+fn card(number: u64) -> String {
+    let mac = Mac::of_name(&tap(number)).to_string();
+    let cards = fs::read_dir("/sys/class/net").unwrap();
+    let mut cards = cards.map(|card| card.unwrap().file_name().into_string().unwrap());
+    let is_it =
+        |card: &String| read_to_string(&format!("/sys/class/net/{card}/address")).trim() == mac;
+    cards.find(is_it).unwrap()
+}
+
 /// The guest: streams by one card until the host has had enough, and one round after the other by the
 /// others.
 fn talk_by_all_cards() {
-    Interface("eth0").come_up(guest(ALONE));
+    Interface(&card(ALONE)).come_up(guest(ALONE));
     let stream = tcp::connect((host(ALONE), PORT));
     let turn = |at| {
         let sent = tcp::send_piece(&stream, at);
@@ -69,7 +80,7 @@ fn talk_by_all_cards() {
 /// Sends packets with what the host has said last, and tells what becomes of the link, until it is
 /// lost for the second time.
 fn talk_until_it_is_deleted(round: u64) {
-    let name = format!("eth{round}");
+    let name = card(round);
     let card = Interface(&name);
     card.come_up(guest(round));
     let socket = UdpSocket::bind((guest(round), PORT)).unwrap();
@@ -108,7 +119,9 @@ impl Round {
         let begin = Instant::now();
         let mut packet = [0; PACKET];
         loop {
-            let (len, from) = self.socket.recv_from(&mut packet).unwrap();
+            let came = self.socket.recv_from(&mut packet);
+            let (len, from) =
+                came.unwrap_or_else(|error| panic!("no answer: round {}: {error}", self.number));
             assert_eq!((len, from), (PACKET, (guest(self.number), PORT).into()));
             if packet[..8] == self.said.to_le_bytes() {
                 return begin.elapsed();
