@@ -234,9 +234,10 @@ impl Rig {
         self.target.unwrap_or(output.into())
     }
 
-    /// Whether the device keeps the chains of that queue for later: then none may come twice.
+    /// Whether the device keeps the chains of that queue for later: then none may come twice. A card
+    /// keeps buffers for frames, and orders until all pairs follow.
     pub fn keeps_chains(&self) -> bool {
-        self.kind == Kind::Net && self.queue().is_multiple_of(2) && self.queue() != self.control()
+        self.kind == Kind::Net && self.queue().is_multiple_of(2)
     }
 
     /// Starts again, whatever a case has changed and whatever became of it.
