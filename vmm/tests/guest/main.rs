@@ -40,7 +40,7 @@ mod screen;
 mod support;
 mod taps;
 mod trouble;
-mod two_vms_net;
+mod two_vms;
 
 use support::{Ended, Host, init};
 use vmm::Outcome;
