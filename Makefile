@@ -17,7 +17,7 @@ guest: ## the guest that tests and benches boot: .build/guest/{bzImage,initrd.cp
 	@etc/linux/guest/build
 	@etc/initrd/build
 
-bench: guest build ## user exits, host calls, memory and time of a boot, and of requests to a disk, beside QEMU's
+bench: guest build ## user exits, host calls, memory and time of a boot, of requests to a disk and of a card's traffic, beside QEMU's
 	@etc/bench
 
 check: ## formatting, lints, documentation, scripts

@@ -24,6 +24,14 @@ as_root() {
 	fi
 }
 
+# emulated: whether etc/kvm-host starts an emulated host, as it finds out with $HYPE
+emulated() {
+	case ${HYPE_KVM_HOST:-auto} in
+	auto) ! "$HYPE" check >/dev/null 2>&1 ;;
+	*) [ "$HYPE_KVM_HOST" = nested ] ;;
+	esac
+}
+
 # fetch URL FILE: FILE is there whole or not at all
 fetch() {
 	local quiet=--progress-bar

@@ -127,7 +127,9 @@ pub struct Machine {
     #[arg(long, value_name = "PORTS", value_parser = publish)]
     pub publish: Vec<Publish>,
 
-    /// Where all virtio devices are: mmio or pci [default: disks and network cards on pci, others on mmio]
+    /// Where virtio devices are, all of them: mmio or pci
+    ///
+    /// If nothing is said, disks and network cards are on pci, the others on mmio.
     #[arg(long, value_name = "WHERE", value_parser = transport)]
     pub transport: Option<Transport>,
 

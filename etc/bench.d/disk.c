@@ -1,21 +1,18 @@
 /*
- * Another init: drives the first disk for as long as it is let, one kind of
- * request after the other, and marks where each kind begins and ends.
+ * Another init: drives the first disk, one kind of request after the other.
  *
  * O_DIRECT, so that each request is one of the device's; by Linux's AIO, which
  * takes up to 32 of them at once. The buffers are ordinary pages, as those of
  * most programs are.
  */
-#include "call.h"
+#include "series.h"
 
 enum { OPEN = 2, MKDIR = 83, MOUNT = 165, IO_SETUP = 206, IO_GETEVENTS = 208, IO_SUBMIT = 209 };
 enum { O_RDWR = 2, O_DIRECT = 040000 };
 enum { PREAD, PWRITE };
-/* Marks: with the number of the kind added. FAILED is one more end. */
-enum { BEGIN = 0x40001400, END = 0x40001500, FAILED = 0x40001510 };
-enum { DEPTH = 32, KIB = 1024, MIB = 1024 * KIB, DISK = 64 * MIB };
+enum { DEPTH = 32, DISK = 64 * MIB };
 
-/* The kinds; report.awk knows their order and numbers. */
+/* The kinds; series.awk knows their order and numbers. */
 static const struct kind {
 	unsigned short opcode;
 	int random, depth, count;
@@ -49,30 +46,6 @@ static struct io_event events[DEPTH];
 static unsigned long context;
 static long disk;
 
-/*
- * The end of a kind is marked by a hypercall that no hypervisor knows, and seen by
- * the tracepoint kvm:kvm_hypercall: one tracepoint can't both start and stop the
- * same counter. It is AMD's instruction, which etc/kvm-host has.
- */
-static void mark_end(unsigned number)
-{
-	unsigned long result;
-
-	__asm__ volatile("vmmcall"
-			 : "=a"(result)
-			 : "a"((unsigned long)number), "b"(0L), "c"(0L), "d"(0L), "S"(0L)
-			 : "memory");
-}
-
-static void fail(const char *why, long length)
-{
-	call(WRITE, 1, (long)why, length, 0, 0);
-	mark_end(FAILED);
-	for (;;)
-		;
-}
-#define FAIL(why) fail("disk: " why "\n", sizeof "disk: " why)
-
 /* Makes an iocb the next request of its kind. */
 static void next(const struct kind *kind, struct iocb *iocb)
 {
@@ -90,8 +63,9 @@ static void next(const struct kind *kind, struct iocb *iocb)
 	}
 }
 
-static void run(const struct kind *kind)
+static void run(int number)
 {
+	const struct kind *kind = &kinds[number];
 	int sent, done = 0, i;
 	long n;
 
@@ -102,16 +76,16 @@ static void run(const struct kind *kind)
 	sent = n = kind->depth;
 	for (;;) {
 		if (n && call(IO_SUBMIT, context, n, (long)list, 0, 0) != n)
-			FAIL("io_submit failed");
+			FAIL("disk: io_submit failed");
 		if (done == kind->count)
 			return;
 		n = call(IO_GETEVENTS, context, 1, DEPTH, (long)events, 0);
 		if (n < 1)
-			FAIL("io_getevents failed");
+			FAIL("disk: io_getevents failed");
 		done += n;
 		for (i = 0; i < n; i++) {
 			if (events[i].result != kind->size)
-				FAIL("a request failed");
+				FAIL("disk: a request failed");
 			list[i] = (struct iocb *)events[i].iocb;
 		}
 		/* Those that would be too many are not sent again. */
@@ -131,16 +105,11 @@ void _start(void)
 	call(MOUNT, (long)"dev", (long)"/dev", (long)"devtmpfs", 0, 0);
 	disk = call(OPEN, (long)"/dev/vda", O_RDWR | O_DIRECT, 0, 0, 0);
 	if (disk < 0)
-		FAIL("cannot open /dev/vda");
+		FAIL("disk: cannot open /dev/vda");
 	if (call(IO_SETUP, DEPTH, (long)&context, 0, 0, 0))
-		FAIL("io_setup failed");
+		FAIL("disk: io_setup failed");
 	/* Each page has memory of its own before the first read. */
 	for (i = 0; i < sizeof buffers; i += 4096)
 		buffers[i] = 1;
-	for (;;)
-		for (i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-			mark(BEGIN + i);
-			run(&kinds[i]);
-			mark_end(END + i);
-		}
+	rounds(run, sizeof kinds / sizeof *kinds);
 }

@@ -6,9 +6,10 @@
 # To be sourced. machine VMM SCENARIO sets argv, whose file names are those of
 # the stage that etc/bench makes. VMM is hype or qemu, the second being microvm,
 # whose virtio devices are on MMIO; q35 has them on PCI. hype has disks on PCI and
-# the rest on MMIO; hypemmio and hypepci have all of it there. SCENARIO
-# is quiet, serial, disks (quiet with two disks) or requests (the same, with the
-# init that drives the first of them).
+# the rest on MMIO, hypemmio and hypepci have all of it there. SCENARIO
+# is quiet, serial, disks (quiet with two disks), requests (the same, with the
+# init that drives the first of them) or traffic (quiet with a network card, and the
+# init that uses it).
 
 # QEMU gets what serves it best of what it has: option ROMs, timer chip, 8259s
 # and second I/O APIC off, for the guest does without; the CMOS clock on, for
@@ -25,6 +26,9 @@ q35=q35,accel=kvm,kernel-irqchip=on,pit=off,sata=off,smbus=off,hpet=off
 disk=format=raw,if=none,cache=writeback,${BENCH_QEMU_DRIVE:-aio=io_uring}
 device=${BENCH_QEMU_DISK-,iothread=disks}
 disks=(/disk.raw /second.raw)
+# Cards are on a tap, without the host's kernel as their device (vhost).
+tap=bench
+tap_address=10.99.0.1/24
 memory_mib=512
 
 machine() {
@@ -32,6 +36,7 @@ machine() {
 	case $scenario in
 	serial) cmdline='console=ttyS0 reboot=t' ;;
 	requests) cmdline='console=hvc0 quiet reboot=t rdinit=/disk' ;;
+	traffic) cmdline='console=hvc0 quiet reboot=t ipv6.disable=1 sysctl.net.ipv4.tcp_slow_start_after_idle=0 rdinit=/net' ;;
 	*) cmdline='console=hvc0 quiet reboot=t' ;;
 	esac
 	case $vmm in
@@ -48,17 +53,20 @@ hype() {
 	serial) argv+=(-console off -serial stdio) ;;
 	*) argv+=(-console stdio -serial off) ;;
 	esac
-	case $1 in disks | requests) for path in "${disks[@]}"; do argv+=(-block "$path"); done ;; esac
+	case $1 in
+	disks | requests) for path in "${disks[@]}"; do argv+=(-block "$path"); done ;;
+	traffic) argv+=(-net "tap=$tap") ;;
+	esac
 }
 
 qemu() {
-	local path bus=device
+	local path bus=device rom=
 	argv=(/qemu -kernel /bzImage -initrd /initrd.cpio -m "$memory_mib" -smp 1 -cpu host -append "$cmdline"
 		-nodefaults -no-user-config -display none -no-reboot -L /firmware)
 	case $vmm-$1 in
 	q35-*)
 		argv+=(-M "$q35" -bios qboot.rom)
-		bus=pci
+		bus=pci rom=,romfile=
 		;;
 	*-serial) argv+=(-M "$microvm,isa-serial=on") ;;
 	*) argv+=(-M "$microvm,isa-serial=off") ;;
@@ -73,6 +81,10 @@ qemu() {
 		for path in "${disks[@]}"; do
 			argv+=(-drive "file=$path,id=${path//[\/.]/},$disk" -device "virtio-blk-$bus,drive=${path//[\/.]/}$device")
 		done
+		;;
+	traffic)
+		argv+=(-global virtio-mmio.force-legacy=false -netdev "tap,id=card,ifname=$tap,script=no,downscript=no,vhost=off"
+			-device "virtio-net-$bus,netdev=card$rom")
 		;;
 	esac
 }

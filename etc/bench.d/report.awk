@@ -1,6 +1,6 @@
 # The tables of `make bench`, from the files that measure and native have left:
 #
-#   awk -f disk.awk -f report.awk RESULTS/*-*.* RESULTS/native
+#   awk -f series.awk -f report.awk RESULTS/*-*.* RESULTS/native
 #
 # Exits 1 if a budget is not met. For mawk, too, which knows no hexadecimal.
 
@@ -46,7 +46,7 @@ FNR == 1 {
 
 kind == "native" { value["native", $1, $2] = $3; next }
 
-kind == "times" && names[2] == "requests" { request_time(names[1]); next }
+kind == "times" && (names[2] == "requests" || names[2] == "traffic") { series_time(names[2], names[1]); next }
 
 # Several boots, each from exec to the mark.
 kind == "times" {
@@ -147,7 +147,7 @@ END {
 		row("milliseconds (strace stops the ioctls)", "%.1f", "native", "milliseconds")
 	}
 	common_calls()
-	disks_report()
+	series_report()
 	exit budgets()
 }
 
@@ -216,7 +216,7 @@ function budgets(missed) {
 		ratio(value["serial", "hype", "writes"], value["serial", "hype", "lines"]), 1)
 	if (value["quiet", "hype", "user"])
 		missed += budget("user exits for a queue notify", "%d", exits["quiet", "hype", "virtio queue notify"], 0, 1)
-	return missed + disk_budgets() > 0
+	return missed + series_budgets() > 0
 }
 function ratio(a, b) { return b ? a / b : 0 }
 function budget(label, format, is, limit, may_be_none, verdict) {

@@ -3,13 +3,13 @@
 # triggers: an event costs some hundred instructions and leaves no record.
 #
 # To be sourced, by root. watch_counts and watch_times set tracing up for one
-# boot of the command named as their argument, watch_requests and count_requests
-# for a guest that runs disk.c; unwatch takes it down.
+# boot of the command named as their argument, watch_series and count_series
+# for a guest that runs disk.c or net.c; unwatch takes it down.
 
 tracing=/sys/kernel/tracing
 # CPUID's leaf by which the guest's init says that it is there; see init.c.
 mark=0x40001337
-# Those of disk.c, as tracepoints show them; the last digit is the kind.
+# Those of series.h, as tracepoints show them; the last digit is the kind.
 begin_mark=4000140
 end_mark=0x4000150
 failed_mark=0x40001510
@@ -70,18 +70,18 @@ watch_counts() {
 	watch_times "$1"
 }
 
-# The marks of disk.c: where a kind of requests begins, and where it ends.
-watch_requests() {
+# The marks of series.h: where a series begins, and where it ends.
+watch_series() {
 	on kvm/kvm_cpuid "function>=$((0x${begin_mark}0)) && function<=$((0x${begin_mark}f))"
 	on kvm/kvm_hypercall "nr>=$((${end_mark}0)) && nr<=$((failed_mark))"
 	echo 1 >"$tracing/tracing_on"
 }
 
-# count_requests KIND: from its next begin to its end
-count_requests() {
+# count_series KIND PEER: from its next begin to its end, without what that process calls
+count_series() {
 	local event events='kvm:kvm_exit kvm:kvm_userspace_exit raw_syscalls:sys_enter'
 	count_user_exits :pause
-	trigger raw_syscalls/sys_enter 'hist:keys=id.syscall:pause'
+	trigger raw_syscalls/sys_enter "hist:keys=id.syscall:pause if common_pid != $2"
 	for event in $events; do
 		trigger kvm/kvm_hypercall "disable_hist:$event if nr==$((${end_mark}0 + $1))"
 	done

@@ -3,76 +3,75 @@
 
 #![no_main]
 
+use hype_fuzz::net::Host;
+use hype_fuzz::{Input, memory};
 use libfuzzer_sys::fuzz_target;
-use std::sync::Arc;
-use virtio::features::VERSION_1;
-use virtio::net::{Mac, Net, NetBackend, Wire};
-use virtio::testing::Interrupts;
-use virtio::testing::ring::{Ring, ram};
-use virtio::{Device, Event, Io, Queue};
+use std::sync::LazyLock;
+use virtio::features::EVENT_IDX;
+use virtio::net::{Header, Mac, Net, NetBackend};
+use virtio::testing::driver::{Driver, Machine, Transport};
+use virtio::worker::Mode;
 
+const CTRL_VQ: u64 = 1 << 17;
+const MQ: u64 = 1 << 22;
 /// As many pairs as the card has.
 const PAIRS: u16 = 3;
+/// How long the frames are.
+const FRAME: usize = 60;
+/// So many orders in a run...
+const ORDERS: usize = 30;
+/// ... find memory for as many buffers. Each run clears it.
+static MACHINE: LazyLock<Machine> = LazyLock::new(|| Machine::with_queue_memory(0x1_4000));
 
 fuzz_target!(|data: &[u8]| {
-    let Some((mask, mut data)) = data.split_first_chunk::<8>() else {
-        return;
-    };
-    let wires: Vec<_> = (0..PAIRS).map(|_| Wire::pair().expect("wire")).collect();
-    let (lanes, hosts): (Vec<Box<dyn NetBackend>>, Vec<Wire>) = wires
-        .into_iter()
-        .map(|(one, other)| (Box::new(one) as Box<dyn NetBackend>, other))
-        .unzip();
-    let hosts: Vec<_> = hosts.into_iter().map(Wire::into_socket).collect();
-    let mut device = Net::with_lanes(lanes, Mac::of_name("fuzz")).expect("card");
-    let features = device.spec().features & u64::from_le_bytes(*mask) | 1 << 17 | VERSION_1;
-    let has_pairs = features & 1 << 22 != 0;
+    let mut input = Input::new(data);
+    let wanted = input.number(8) & !EVENT_IDX | CTRL_VQ;
+    let hosts: [Host; PAIRS as usize] = Default::default();
+    let lanes = hosts.iter().cloned();
+    let lanes = lanes.map(|host| Box::new(host) as Box<dyn NetBackend>);
+    let device = Net::with_lanes(lanes.collect(), Mac::of_name("fuzz")).expect("card");
+    memory::clear(&MACHINE.memory);
+    let mut driver = Driver::mmio_of(MACHINE.clone(), Box::new(device), Mode::Inline);
+    driver.start(wanted);
+    let has_pairs = driver.features() & MQ != 0;
     let control = if has_pairs { 2 * PAIRS } else { 2 };
-    let memory = ram(&[(0, 8 << 20)]);
-    let area = |n: u64| (n << 20).max(0x1000)..(n + 1) << 20;
     // Whether a receive buffer waits, of each pair: the filter may leave it there.
     let mut waits = [false; PAIRS as usize];
-    let mut rings: Vec<_> = (0..u64::from(2 * PAIRS + 1))
-        .map(|n| Ring::split(&memory, area(n), 64, 0))
-        .collect();
-    let queue = |ring: &Ring| {
-        Some(Queue::new(&ring.config(), Arc::clone(&memory), features).expect("queue"))
-    };
-    let queues = rings.iter().map(queue).collect();
-    let config = Arc::clone(&device.spec().config);
-    let irq = Arc::new(Interrupts::default());
-    let mut io = Io::new(Arc::clone(&memory), features, config, irq, queues);
-    device.activate(&mut io).expect("activation");
-    while let Some((head, rest)) = data.split_first_chunk::<2>() {
-        let (order, rest) = rest.split_at(rest.len().min(usize::from(head[0])));
-        data = rest;
-        let ring = &mut rings[usize::from(control)];
-        let cut = order.len().min(usize::from(head[1] & 7));
-        let (first, second) = order.split_at(cut);
-        let id = ring.add(&[first, second], &[usize::from(head[1] >> 4)]);
-        device
-            .handle(Event::Queue(control), &mut io)
-            .expect("no error");
+    for _ in 0..ORDERS {
+        if input.is_empty() {
+            break;
+        }
+        let (len, choice) = (input.byte(), input.byte());
+        let order = input.bytes(len.into());
+        let (first, second) = order.split_at(order.len().min(usize::from(choice & 7)));
+        let room = usize::from(choice >> 4);
+        let id = driver.send(control, &[first, second], &[room]);
+        // The pairs follow in the first turn, and the answer comes in the second.
+        driver.transport.turn();
+        driver.transport.turn();
+        let ring = &mut driver.rings[usize::from(control)];
         let (used, len) = ring.used().expect("an answer");
-        assert_eq!((used, len), (id, u32::from(head[1] >> 4 != 0)));
+        assert_eq!((used, len), (id, u32::from(room != 0)));
         let answer = ring.written(id, len as usize);
         assert!(matches!(answer.as_slice(), [] | [0 | 1]), "{answer:?}");
         for ((pair, host), waits) in (0..).zip(&hosts).zip(&mut waits) {
-            let flags = rustix::net::SendFlags::DONTWAIT;
-            let frame = [order, &[0; 60]].concat();
-            let _ = rustix::net::send(host, &frame[..60], flags);
+            let frame = [order, &[0; FRAME]].concat()[..FRAME].to_vec();
+            let mut arriving = host.arriving();
+            // One that nobody takes keeps its place.
+            arriving.truncate(7);
+            arriving.push_back((Header::default(), frame));
+            drop(arriving);
             if pair > 0 && !has_pairs {
                 // Where its queue would be is the control queue.
                 continue;
             }
             if !*waits {
-                rings[2 * pair].add(&[], &[2048]);
+                driver.send(2 * pair, &[], &[2048]);
             }
-            let event = Event::Queue(2 * pair as u16);
-            device.handle(event, &mut io).expect("no error");
-            *waits = rings[2 * pair].used().is_none();
+            driver.transport.turn();
+            *waits = driver.rings[usize::from(2 * pair)].used().is_none();
         }
     }
-    device.quiesce(&mut io).expect("idle");
-    device.reset();
+    driver.transport.stop();
+    assert_eq!(driver.machine.failures(), []);
 });

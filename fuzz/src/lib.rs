@@ -22,6 +22,7 @@
 
 pub mod input;
 pub mod memory;
+pub mod net;
 pub mod ring;
 pub mod transport;
 pub mod web;

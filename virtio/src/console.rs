@@ -287,7 +287,7 @@ impl Device for Console {
                 io.update_config(|_| {});
             }
             Event::ConfigWritten => self.emergency_write(io),
-            Event::Queue(_) | Event::Fd(_) => {}
+            Event::Queue(_) | Event::Fd(_) | Event::Shared => {}
         }
         Ok(())
     }

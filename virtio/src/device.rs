@@ -78,6 +78,8 @@ pub enum Event {
     Fd(u32),
     /// The driver wrote to the configuration space.
     ConfigWritten,
+    /// Another lane of the device has [told](Io::tell_lanes) that what they share has changed.
+    Shared,
 }
 
 /// A virtio device: a state machine that is called with events.
@@ -134,6 +136,13 @@ pub trait Device: Send + 'static {
 pub trait Lane: Send + 'static {
     /// Its queues. Of two lanes that claim the same queue, the first has it.
     fn queues(&self) -> Range<u16>;
+
+    /// Whether it has nothing to do yet, whatever is in its queues. Such a lane costs nothing but
+    /// its memory: it is activated, on a thread of its own, once this is false when the device is
+    /// activated or another lane [tells](Io::tell_lanes) of a change. A lane that is active stays so.
+    fn is_asleep(&self) -> bool {
+        false
+    }
 
     /// As [`Device::activate`]. Lanes are activated in no order.
     fn activate(&mut self, io: &mut Io) -> Result<(), Error>;

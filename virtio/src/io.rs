@@ -10,7 +10,7 @@ mod tests;
 
 use crate::poll::{Poll, Source, Watched};
 use crate::queue::QueueError;
-use crate::worker::Signal;
+use crate::worker::{Crew, Signal};
 use crate::{Chain, ConfigSpace, Error, GuestMemory, Irq, Queue, Step, Token};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -37,6 +37,7 @@ pub struct Io {
     watches: Vec<Watch>,
     poll: Option<Poll>,
     signal: Option<Arc<Signal>>,
+    crew: Option<Arc<Crew>>,
 }
 
 /// A queue by its number.
@@ -84,6 +85,7 @@ impl Io {
             watches: Vec::new(),
             poll: None,
             signal: None,
+            crew: None,
         }
     }
 
@@ -260,6 +262,19 @@ impl Io {
         }
     }
 
+    /// What the lanes of the device share has changed: all others are called with
+    /// [`Event::Shared`](crate::Event::Shared), on their threads, and those that
+    /// [need not sleep](crate::Lane::is_asleep) any more are activated.
+    ///
+    /// An error means that the host has no means for the latter; the others were not told.
+    pub fn tell_lanes(&self) -> Result<(), Error> {
+        match (&self.crew, &self.signal) {
+            (Some(crew), Some(signal)) => crew.tell(signal),
+            // Nobody serves them.
+            _ => Ok(()),
+        }
+    }
+
     /// What the device waits for under this token, if it does.
     pub fn interest(&self, token: u32) -> Option<Interest> {
         self.watches
@@ -283,6 +298,11 @@ impl Io {
         self.set_all_due();
     }
 
+    /// The lane has others beside it.
+    pub(crate) fn join(&mut self, crew: Arc<Crew>) {
+        self.crew = Some(crew);
+    }
+
     /// All enabled queues may have chains that nobody tells of any more.
     pub(crate) fn set_all_due(&mut self) {
         for slot in &mut self.queues {
@@ -295,6 +315,7 @@ impl Io {
         self.watches.clear();
         self.poll = None;
         self.signal = None;
+        self.crew = None;
     }
 
     /// Waits for something to do, if `block` and there is nothing to do yet. The sources that

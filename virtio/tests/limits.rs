@@ -6,6 +6,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use virtio::Device;
 use virtio::block::{Block, MemoryDisk};
+use virtio::net::{Mac, Net, NetBackend, Wire};
 use virtio::testing::driver::{Driver, Machine, Transport};
 use virtio::testing::echo::{ECHO, Echo};
 use virtio::transport::mmio::Mmio;
@@ -28,6 +29,7 @@ fn exhausted<R>(code: impl FnOnce() -> R) -> R {
 fn without_descriptors_or_threads_a_device_fails_and_works_again_with_them() {
     without_descriptors_a_device_fails_and_works_again_with_them();
     without_a_second_thread_no_lane_begins_and_all_do_with_them();
+    without_a_second_thread_a_card_keeps_the_pairs_that_it_has();
 }
 
 fn without_descriptors_a_device_fails_and_works_again_with_them() {
@@ -49,7 +51,7 @@ fn without_descriptors_a_device_fails_and_works_again_with_them() {
     let refused = exhausted(|| driver.transport.resume());
     assert_eq!(
         refused.expect_err("no epoll").to_string(),
-        "preparing to wait for 2 queues"
+        "preparing to wait for the queues of echo0"
     );
     driver
         .transport
@@ -103,4 +105,31 @@ fn without_a_second_thread_no_lane_begins_and_all_do_with_them() {
     assert_eq!(refused, "starting a thread");
     driver.transport.resume().expect("resume, now with threads");
     works(&mut driver);
+}
+
+fn without_a_second_thread_a_card_keeps_the_pairs_that_it_has() {
+    let (ours, _others): (Vec<Box<dyn NetBackend>>, Vec<Wire>) = (0..3)
+        .map(|_| Wire::pair().expect("wire"))
+        .map(|(one, other)| (Box::new(one) as _, other))
+        .unzip();
+    let net = Net::with_lanes(ours, Mac::of_name("card")).expect("card");
+    let features = net.spec().features;
+    let mut driver = Driver::mmio(Box::new(net));
+    driver.start(features);
+    let use_pairs = |driver: &mut Driver<Mmio>, count: u8| {
+        driver.send(6, &[&[4, 0, count, 0]], &[1]);
+        driver.receive(6).1
+    };
+    let sends = |driver: &mut Driver<Mmio>, pair: u16| {
+        let id = driver.send(2 * pair + 1, &[&[0; 12], &[0; 60]], &[]);
+        assert_eq!(driver.receive(2 * pair + 1).0, id);
+    };
+    // Two would be needed.
+    assert_eq!(with_one_thread(|| use_pairs(&mut driver, 3)), [1]);
+    sends(&mut driver, 0);
+    assert_eq!(with_one_thread(|| use_pairs(&mut driver, 2)), [0]);
+    sends(&mut driver, 1);
+    assert_eq!(use_pairs(&mut driver, 3), [0]);
+    (0..3).for_each(|pair| sends(&mut driver, pair));
+    assert_eq!(driver.transport.status() & NEEDS_RESET, 0);
 }

@@ -18,6 +18,10 @@ pub(crate) fn disables_acpi(cmdline: &str) -> bool {
 /// is no PCI, for which ACPI has no word. With them: that no chipset is there whose quirks want
 /// early care. Either way, early quirks would probe 32 slots by port: 91 user exits.
 ///
+/// Either way, too, Linux logs `PCI: Fatal: No config space access function found`. Nothing is wrong: it
+/// looks before it has read of ECAM in ACPI's tables, and with `noearly` that is the first time. Where there is no
+/// PCI it says so whatever the parameter is, unless ports answer as a host bridge does, and then it scans.
+///
 /// Without a serial port: that there is none, for Linux looks at the four places where one could be,
 /// whatever ACPI says: 24 user exits.
 pub(crate) fn defaults(cmdline: &str, has_pci: bool, has_serial: bool) -> Vec<String> {

@@ -11,49 +11,31 @@ use crate::gate::Gate;
 use crate::handle::DeviceReport;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use virtio::device::Kind;
-use virtio::transport::{Environment, mmio::Mmio, pci::Pci};
+use virtio::transport::{Environment, Life, mmio::Mmio, pci::Pci};
 use virtio::worker::Fault;
 use virtio::{Device, GuestMemory, Irq};
 
 /// What is asked of a transport beside register accesses.
 pub(crate) trait Lifecycle: Send {
     const TRANSPORT: Transport;
-    fn pause(&mut self) -> Result<(), virtio::Error>;
-    fn resume(&mut self) -> Result<(), virtio::Error>;
-    fn ask_to_stop(&mut self);
-    fn stop(&mut self);
-    fn ever_started(&self) -> bool;
+    fn life(&mut self) -> &mut Life;
 }
 
-macro_rules! lifecycle {
-    ($transport:ident) => {
-        impl Lifecycle for $transport {
-            const TRANSPORT: Transport = Transport::$transport;
+impl Lifecycle for Mmio {
+    const TRANSPORT: Transport = Transport::Mmio;
 
-            fn pause(&mut self) -> Result<(), virtio::Error> {
-                $transport::pause(self)
-            }
-
-            fn resume(&mut self) -> Result<(), virtio::Error> {
-                $transport::resume(self)
-            }
-
-            fn ask_to_stop(&mut self) {
-                $transport::ask_to_stop(self);
-            }
-
-            fn stop(&mut self) {
-                $transport::stop(self);
-            }
-
-            fn ever_started(&self) -> bool {
-                $transport::ever_started(self)
-            }
-        }
-    };
+    fn life(&mut self) -> &mut Life {
+        Mmio::life(self)
+    }
 }
-lifecycle!(Mmio);
-lifecycle!(Pci);
+
+impl Lifecycle for Pci {
+    const TRANSPORT: Transport = Transport::Pci;
+
+    fn life(&mut self) -> &mut Life {
+        Pci::life(self)
+    }
+}
 
 /// A device behind a transport.
 pub(crate) struct Plugged<T> {
@@ -110,19 +92,25 @@ impl<T: Lifecycle> Plugged<T> {
 
 impl<T: Lifecycle> ActiveDevice for Plugged<T> {
     fn pause(&self) -> Result<(), Error> {
-        self.lock().pause().map_err(failed(&self.name, "paused"))
+        self.lock()
+            .life()
+            .pause()
+            .map_err(failed(&self.name, "paused"))
     }
 
     fn resume(&self) -> Result<(), Error> {
-        self.lock().resume().map_err(failed(&self.name, "resumed"))
+        self.lock()
+            .life()
+            .resume()
+            .map_err(failed(&self.name, "resumed"))
     }
 
     fn ask_to_stop(&self) {
-        self.lock().ask_to_stop();
+        self.lock().life().ask_to_stop();
     }
 
     fn stop(&self) {
-        self.lock().stop();
+        self.lock().life().stop();
     }
 
     fn report(&self) -> DeviceReport {
@@ -130,7 +118,7 @@ impl<T: Lifecycle> ActiveDevice for Plugged<T> {
             name: self.name.clone(),
             kind: self.kind,
             transport: T::TRANSPORT,
-            started: self.lock().ever_started(),
+            started: self.lock().life().ever_started(),
         }
     }
 }

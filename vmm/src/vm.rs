@@ -56,6 +56,7 @@ impl Vm {
         let system = open_kvm(std::mem::take(&mut config.kvm))?;
         let supported = check_host(&system, &config)?;
         let memory = memory::build(config.memory)?;
+        legacy::reset_vector::write(&memory);
         let shows_pci = tells_of_ecam && config.count(Transport::Pci) > 0 && system.has_rom();
         let (kvm, shown) = create_vm(&system, &memory, shows_pci)?;
         let cpus = create_vcpus(&kvm, &supported, config.cpus)?;

@@ -1,9 +1,14 @@
 //! A terminal with a command on it, and somebody who types and reads.
 
+// The guest tests of `vmm` wait for what is printed, too.
+#[path = "../../../vmm/tests/common/screen.rs"]
+mod screen;
+
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use screen::Screen;
 use std::io::{Read, Write};
 use std::process::Command;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,13 +28,6 @@ pub struct Terminal {
     device: std::path::PathBuf,
     /// Keeps the terminal's attributes alive when the command has ended.
     _slave: Box<dyn portable_pty::SlavePty + Send>,
-}
-
-/// Everything that was printed so far.
-#[derive(Default)]
-struct Screen {
-    text: Mutex<Vec<u8>>,
-    changed: Condvar,
 }
 
 impl Terminal {
@@ -54,12 +52,7 @@ impl Terminal {
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = output.read(&mut buffer) {
-                shown
-                    .text
-                    .lock()
-                    .unwrap()
-                    .extend_from_slice(&buffer[..count]);
-                shown.changed.notify_all();
+                shown.add(&buffer[..count]);
             }
         });
         Terminal {
@@ -84,26 +77,14 @@ impl Terminal {
     /// Waits until `text` is printed behind what was expected before.
     pub fn expect(&mut self, text: &str) {
         let patience = self.patience;
-        let deadline = Instant::now() + patience;
-        let mut shown = self.screen.text.lock().unwrap();
-        loop {
-            let found = shown[self.seen..]
-                .windows(text.len())
-                .position(|window| window == text.as_bytes());
-            if let Some(at) = found {
-                self.seen += at + text.len();
-                return;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let text_so_far = String::from_utf8_lossy(&shown).into_owned();
-                silent(
-                    patience,
-                    &format!("no {text:?} within {patience:?} in:\n{text_so_far}"),
-                );
-            }
-            shown = self.screen.changed.wait_timeout(shown, left).unwrap().0;
-        }
+        let found = self.screen.find(text, self.seen, patience, || false);
+        self.seen = found.unwrap_or_else(|| {
+            let shown = self.text();
+            silent(
+                patience,
+                &format!("no {text:?} within {patience:?} in:\n{shown}"),
+            )
+        });
     }
 
     /// Types a line, and waits for its echo so that it is not taken for the answer.
@@ -177,7 +158,7 @@ impl Terminal {
 
     /// Everything printed so far.
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.screen.text.lock().unwrap()).into_owned()
+        self.screen.text()
     }
 
     /// Whether the terminal's attributes are what they were before the command.

@@ -166,7 +166,7 @@ impl Lane for Requests {
         match event {
             Event::Queue(queue) => io.drain(queue, |chain| self.serve(chain, features))?,
             Event::ConfigWritten => self.choose_cache(features),
-            Event::Fd(_) => {}
+            Event::Fd(_) | Event::Shared => {}
         }
         Ok(())
     }

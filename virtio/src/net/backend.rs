@@ -60,22 +60,23 @@ pub enum Refusal {
 
 /// Where frames go to and come from.
 ///
-/// It is called by one thread at a time and must not wait. The memory of frames is guest memory,
-/// which may change at any time: what has to be looked at is copied first.
+/// It is called by one thread at a time, each lane by its own, and must not wait. The memory of
+/// frames is guest memory, which may change at any time: what has to be looked at is copied first.
 pub trait NetBackend: Send + 'static {
     /// What is fixed about it. The same at each call.
     fn properties(&self) -> Properties;
 
     /// From now on a received frame may leave this to be done, a part of what
-    /// [`properties`](Self::properties) has. Called when the driver is ready, and whenever it changes
-    /// its mind.
+    /// [`properties`](Self::properties) has. Called for lanes in use, when they come into use and
+    /// whenever the driver changes its mind.
     fn set_offloads(&mut self, accepted: Offloads) -> io::Result<()> {
         let _ = accepted;
         Ok(())
     }
 
     /// Whether frames may come this way: of several lanes the driver may use only the first ones.
-    /// Called for each lane when the driver is ready. Without a call a lane is in use.
+    /// Called when the driver is ready, and when a lane comes into use or goes out of it. Without a
+    /// call a lane is in use.
     fn enable(&mut self, enabled: bool) -> io::Result<()> {
         let _ = enabled;
         Ok(())

@@ -85,13 +85,6 @@ impl Order {
     }
 }
 
-/// Answers an order.
-pub(super) fn answer(chain: &mut Chain<'_>, ack: Ack) -> u32 {
-    // Without room the order was refused, and nobody can be told.
-    let _ = chain.writer().write_all(&[ack as u8]);
-    chain.written()
-}
-
 fn bytes<const N: usize>(reader: &mut Reader<'_>) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     reader.read_exact(&mut bytes).ok()?;

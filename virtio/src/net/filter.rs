@@ -44,7 +44,7 @@ impl Mode {
 }
 
 /// Addresses of one kind.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     addresses: Vec<Mac>,
     has_all: bool,
@@ -72,7 +72,7 @@ impl Table {
 }
 
 /// What is let through.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Filter {
     /// A bit for each mode that is on.
     modes: u8,

@@ -11,13 +11,17 @@
 //!
 //! ```text
 //!   Net ---- Pair 0: receiveq1, transmitq1, one NetBackend     frames: one readv or writev each, on
-//!    |       Pair 1: receiveq2, transmitq2, one NetBackend     guest memory, no copy of ours
-//!    |       ...
-//!    +------ controlq: Order -> Filter, address, offloads, how many pairs are in use
+//!    |                                                         guest memory, no copy of ours
+//!    +------ controlq: Order -> Settings (filter, offloads, how many pairs are in use)
+//!    |
+//!   Card (settings, pairs that nobody serves)
+//!    |
+//!   PairLane - Pair 1: receiveq2, transmitq2, one NetBackend   on a thread of its own,
+//!   PairLane - Pair 2: ...                                     once the driver uses it
 //! ```
 //!
 //! * A pair (`pair.rs`) is all that moves frames: it shares nothing with the others but what the driver
-//!   has ordered. What happens when a side does not keep up is told there.
+//!   has ordered (`card.rs`). What happens when a side does not keep up is told there.
 //! * A frame's header is copied, checked and cleaned ([`header`]) before the host sees it. What is
 //!   not right costs that frame, and is counted.
 //! * Frames are received straight into the driver's buffers, several of them if it takes that
@@ -30,14 +34,19 @@
 //!
 //! # What it does not do
 //!
-//! Serve pairs from several threads: the device's worker serves all of them. Filter by VLAN, hash
-//! (RSS), coalesce interrupts, segment UDP, announce itself after a migration, or limit rates. What a guest sends as its own address is not checked: a bridge is where that belongs.
+//! Filter by VLAN, hash (RSS), coalesce interrupts, segment UDP, announce itself after a migration,
+//! or limit rates. What a guest sends as its own address is not checked: a bridge is where that
+//! belongs.
 
 pub mod backend;
+mod card;
 mod control;
+mod controlq;
+pub mod counters;
 mod features;
 mod filter;
 pub mod header;
+mod lane;
 pub mod mac;
 mod pair;
 pub mod passt;
@@ -48,18 +57,20 @@ mod window;
 pub mod wire;
 
 pub use backend::{NetBackend, Properties, Refusal};
+pub use counters::{Counters, Counts};
 pub use header::{HEADER_LEN, Header, Offloads};
 pub use mac::{Mac, MacError};
 pub use passt::Passt;
 pub use tap::Tap;
 pub use wire::Wire;
 
-use crate::{ConfigSpace, Device, Error, Event, Io, Kind, Spec, Step};
-use control::{Ack, Order};
+use crate::{ConfigSpace, Device, Error, Event, Io, Kind, Lane, Spec};
+use card::{Card, Settings};
+use controlq::Pending;
 use filter::Filter;
-use pair::{Pair, Settings, World};
+use lane::PairLane;
+use pair::Pair;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A burst of some 200 frames is no loss, and memory for buffers is the driver's: Linux takes 1.5 KiB
 /// each until frames are larger.
@@ -116,67 +127,18 @@ pub enum ConfigError {
     },
 }
 
-/// What has passed a card, and what has not. Counts from its first frame on.
-#[derive(Debug, Default)]
-pub struct Counters {
-    sent: AtomicU64,
-    sent_dropped: AtomicU64,
-    received: AtomicU64,
-    received_dropped: AtomicU64,
-}
-
-/// What [`Counters`] say at some time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counts {
-    /// Frames of the guest's that the host side took.
-    pub sent: u64,
-    /// Frames of the guest's that were dropped: malformed, or there was no way on.
-    pub sent_dropped: u64,
-    /// Frames that the guest got.
-    pub received: u64,
-    /// Frames for the guest that did not fit its buffers or that it can't take.
-    pub received_dropped: u64,
-}
-
-impl Counters {
-    /// What they say now.
-    pub fn read(&self) -> Counts {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
-            sent: load(&self.sent),
-            sent_dropped: load(&self.sent_dropped),
-            received: load(&self.received),
-            received_dropped: load(&self.received_dropped),
-        }
-    }
-
-    fn sent(&self) {
-        self.sent.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn drop_sent(&self) {
-        self.sent_dropped.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn received(&self) {
-        self.received.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn drop_received(&self) {
-        self.received_dropped.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 /// A network card.
 pub struct Net {
     spec: Spec,
     mac: Mac,
     properties: Properties,
-    pairs: Vec<Pair>,
-    settings: Settings,
-    /// How many pairs the driver uses.
-    in_use: u16,
+    card: Arc<Card>,
+    /// How many pairs there are.
+    pairs: u16,
+    /// The first pair, which the device itself serves.
+    first: Pair,
+    /// Orders that the other pairs don't follow yet.
+    pending: Vec<Pending>,
     /// The driver was ready since the last reset.
     started: bool,
     /// What the status says about the link.
@@ -210,9 +172,22 @@ impl Net {
         }
         // At most `MAX_PAIRS`.
         let count = lanes.len() as u16;
-        let pairs = (0..)
+        let settings = Arc::new(Settings {
+            filter: Filter::new(mac),
+            from_driver: Offloads::empty(),
+            to_driver: Offloads::empty(),
+            mergeable: false,
+            mtu: properties.mtu.unwrap_or(USUAL_MTU),
+            in_use: 1,
+        });
+        let counters = Counters::new(lanes.len());
+        let mut pairs = (0..)
             .zip(lanes)
-            .map(|(number, lane)| Pair::new(number, lane));
+            .zip(counters.pairs())
+            .map(|((number, lane), counters)| {
+                Pair::new(number, lane, Arc::clone(&settings), counters)
+            });
+        let first = pairs.next().ok_or(ConfigError::Pairs)?;
         let mut queues = vec![QUEUE_SIZE; 2 * usize::from(count)];
         queues.push(CONTROL_QUEUE_SIZE);
         let mut net = Net {
@@ -225,18 +200,13 @@ impl Net {
             },
             mac,
             properties,
-            pairs: pairs.collect(),
-            settings: Settings {
-                filter: Filter::new(mac),
-                from_driver: Offloads::empty(),
-                to_driver: Offloads::empty(),
-                mergeable: false,
-                mtu: properties.mtu.unwrap_or(USUAL_MTU),
-            },
-            in_use: 1,
+            card: Arc::new(Card::new(Arc::clone(&settings), pairs.collect())),
+            pairs: count,
+            first,
+            pending: Vec::new(),
             started: false,
             up: true,
-            counters: Arc::default(),
+            counters: Arc::new(counters),
         };
         net.write_config(properties.mtu);
         Ok(net)
@@ -255,7 +225,7 @@ impl Net {
         if !(MIN_MTU..=max).contains(&mtu) {
             return Err(ConfigError::Mtu { mtu, max });
         }
-        self.settings.mtu = mtu;
+        self.change(|settings| settings.mtu = mtu);
         self.spec.features |= features::MTU;
         self.write_config(Some(mtu));
         Ok(self)
@@ -267,102 +237,17 @@ impl Net {
     }
 
     fn write_config(&mut self, mtu: Option<u16>) {
-        let pairs = self.pairs.len() as u16;
         let mut bytes = [0; CONFIG_SIZE];
         put(&mut bytes, 0, &self.mac.bytes());
         put(&mut bytes, CONFIG_STATUS, &[LINK_UP]);
-        put(&mut bytes, CONFIG_PAIRS, &pairs.to_le_bytes());
+        put(&mut bytes, CONFIG_PAIRS, &self.pairs.to_le_bytes());
         put(&mut bytes, CONFIG_MTU, &mtu.unwrap_or(0).to_le_bytes());
         self.spec.config.update(|config| put(config, 0, &bytes));
     }
 
-    /// Which queue takes orders: the one behind the pairs that the driver knows of (5.1.2).
-    fn controlq(&self, features: u64) -> u16 {
-        match features & features::MQ {
-            0 => 2,
-            _ => 2 * self.pairs.len() as u16,
-        }
-    }
-
-    fn obey(&mut self, order: Order) -> Ack {
-        match order {
-            Order::Mode(mode, on) => self.settings.filter.set(mode, on),
-            Order::Tables(unicast, multicast) => {
-                self.settings.filter.unicast = unicast;
-                self.settings.filter.multicast = multicast;
-            }
-            Order::Address(mac) => {
-                self.settings.filter.set_address(mac);
-                self.spec
-                    .config
-                    .update(|config| put(config, 0, &mac.bytes()));
-            }
-            Order::Offloads(accepted) => {
-                let accepted = features::guest_offloads(accepted);
-                self.settings.to_driver = accepted;
-                for pair in &mut self.pairs {
-                    pair.set_offloads(accepted);
-                }
-            }
-            Order::Pairs(count) if count == 0 || usize::from(count) > self.pairs.len() => {
-                return Ack::Err;
-            }
-            Order::Pairs(count) => self.in_use = count,
-        }
-        Ack::Ok
-    }
-
-    fn take_orders(&mut self, io: &mut Io) -> Result<(), Error> {
-        let agreed = io.features();
-        let before = self.in_use;
-        io.drain(self.controlq(agreed), |chain| {
-            // Who can't be answered is not obeyed.
-            let order = (chain.writable_len() > 0)
-                .then(|| Order::parse(chain, agreed))
-                .flatten();
-            let ack = order.map_or(Ack::Err, |order| self.obey(order));
-            Ok(Step::Done(control::answer(chain, ack)))
-        })?;
-        if self.in_use == before {
-            return Ok(());
-        }
-        self.use_pairs(io)?;
-        // What the driver has put there before is not announced again.
-        for number in before..self.in_use {
-            self.pair_event(number, io, Pair::receive_event)?;
-            self.pair_event(number, io, Pair::transmit_event)?;
-        }
-        Ok(())
-    }
-
-    /// Makes use of those pairs that the driver uses.
-    fn use_pairs(&mut self, io: &mut Io) -> Result<(), Error> {
-        let in_use = self.in_use;
-        (0..)
-            .zip(&mut self.pairs)
-            .try_for_each(|(number, pair)| pair.enable(number < in_use, io))
-    }
-
-    /// Has a pair do something, and tells the driver if that has changed the link.
-    fn pair_event(
-        &mut self,
-        number: u16,
-        io: &mut Io,
-        event: impl FnOnce(&mut Pair, &mut Io, &World<'_>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let world = World {
-            settings: &self.settings,
-            counters: &self.counters,
-        };
-        match self.pairs.get_mut(usize::from(number)) {
-            Some(pair) => event(pair, io, &world),
-            None => Ok(()),
-        }
-    }
-
     /// Lets the driver read whether all lanes that it uses are up.
     fn report_link(&mut self, io: &Io) {
-        let up = self.pairs.iter().all(Pair::is_up);
+        let up = self.first.is_up() && self.card.is_up();
         if up != self.up {
             self.up = up;
             let status = if up { LINK_UP } else { 0 };
@@ -380,15 +265,15 @@ impl Device for Net {
         let features = io.features();
         if !self.started {
             self.started = true;
-            self.settings.from_driver = features::host_offloads(features);
-            self.settings.to_driver = features::guest_offloads(features);
-            self.settings.mergeable = features & features::MRG_RXBUF != 0;
+            self.change(|settings| {
+                settings.from_driver = features::host_offloads(features);
+                settings.to_driver = features::guest_offloads(features);
+                settings.mergeable = features & features::MRG_RXBUF != 0;
+            });
         }
-        for pair in &mut self.pairs {
-            pair.activate(io)?;
-            pair.set_offloads(self.settings.to_driver);
-        }
-        self.use_pairs(io)?;
+        let settings = self.card.settings();
+        self.card.each_at_home(|pair| pair.leave_unused(&settings));
+        self.first.activate(settings, io)?;
         self.report_link(io);
         Ok(())
     }
@@ -398,40 +283,37 @@ impl Device for Net {
             Event::Queue(queue) if queue == self.controlq(io.features()) => {
                 self.take_orders(io)?;
             }
-            Event::Queue(queue) if queue % 2 == 0 => {
-                self.pair_event(queue / 2, io, Pair::receive_event)?;
-            }
-            Event::Queue(queue) => self.pair_event(queue / 2, io, Pair::transmit_event)?,
-            Event::Fd(token) => {
-                let (number, is_timer) = pair::of_token(token);
-                let event = if is_timer {
-                    Pair::timer_event
-                } else {
-                    Pair::host_event
-                };
-                self.pair_event(number, io, event)?;
-            }
-            Event::ConfigWritten => {}
+            Event::Shared => self.take_orders(io)?,
+            event => self.first.handle(event, io)?,
         }
         self.report_link(io);
         Ok(())
     }
 
     fn quiesce(&mut self, io: &mut Io) -> Result<(), Error> {
-        // Buffers that are kept hold nothing, and nothing is written to them meanwhile.
-        for pair in &mut self.pairs {
-            pair.quiesce(io);
-        }
+        self.first.quiesce(io);
         Ok(())
     }
 
     fn reset(&mut self) {
         self.started = false;
-        self.in_use = 1;
-        self.settings.filter = Filter::new(self.mac);
+        self.pending.clear();
+        self.change(|settings| {
+            settings.in_use = 1;
+            settings.filter = Filter::new(self.mac);
+        });
         let mac = self.mac.bytes();
         self.spec.config.update(|config| put(config, 0, &mac));
-        self.pairs.iter_mut().for_each(Pair::reset);
+        self.first.reset();
+        self.card.each_at_home(Pair::reset);
+    }
+
+    fn lanes(&self, features: u64) -> Vec<Box<dyn Lane>> {
+        if features & features::MQ == 0 {
+            return Vec::new();
+        }
+        let lane = |number| Box::new(PairLane::new(number, Arc::clone(&self.card))) as _;
+        (1..self.pairs).map(lane).collect()
     }
 }
 

@@ -4,11 +4,13 @@ mod control;
 mod hostile;
 mod link;
 mod receive;
+mod stream;
+mod threads;
 mod wire;
 
 use super::*;
 use crate::Queue;
-use crate::features::VERSION_1;
+use crate::features::{INDIRECT_DESC, VERSION_1};
 use crate::io::Interest;
 use crate::sys;
 use crate::testing::{Interrupts, Ring};
@@ -27,9 +29,11 @@ const MRG_RXBUF: u64 = 1 << 15;
 /// What a driver takes that takes what there is.
 const ALL: u64 = !features::MQ;
 
-/// A host side that has headers, as a tap has: they are in front of the frames.
+/// A host side that has headers, as a tap has: they are in front of the frames. A lane that is not
+/// in use is detached.
 struct Tapped {
     socket: OwnedFd,
+    attached: bool,
     told: Arc<std::sync::Mutex<Vec<Offloads>>>,
 }
 
@@ -38,7 +42,15 @@ impl NetBackend for Tapped {
         Properties::new().offloads(Offloads::all()).mtu(1500)
     }
 
+    fn enable(&mut self, enabled: bool) -> std::io::Result<()> {
+        self.attached = enabled;
+        Ok(())
+    }
+
     fn set_offloads(&mut self, accepted: Offloads) -> std::io::Result<()> {
+        if !self.attached {
+            return Err(std::io::Error::from_raw_os_error(libc::EBADFD));
+        }
         self.told.lock().unwrap().push(accepted);
         Ok(())
     }
@@ -82,6 +94,8 @@ impl NetBackend for Tapped {
 struct Bench {
     device: Net,
     io: Io,
+    /// Its further lanes, and whether they are active.
+    lanes: Vec<(Box<dyn Lane>, Io, bool)>,
     rings: Vec<Ring>,
     irq: Arc<Interrupts>,
     /// The other end of each lane.
@@ -110,11 +124,24 @@ impl Bench {
             hosts.push(other.into_socket());
             Box::new(Tapped {
                 socket: one.into_socket(),
+                attached: true,
                 told: Arc::clone(&told),
             }) as Box<dyn NetBackend>
         };
-        let mut device = Net::with_lanes((0..lanes).map(lane).collect(), MAC).unwrap();
-        let features = (device.spec().features & wanted) | VERSION_1;
+        let device = Net::with_lanes((0..lanes).map(lane).collect(), MAC).unwrap();
+        Self::over(device, wanted, ring_size, hosts, told)
+    }
+
+    /// A card on something else, whose other ends these are.
+    fn over(
+        device: Net,
+        wanted: u64,
+        ring_size: u16,
+        hosts: Vec<OwnedFd>,
+        told: Arc<std::sync::Mutex<Vec<Offloads>>>,
+    ) -> Self {
+        let offered = device.spec().features | INDIRECT_DESC;
+        let features = offered & wanted | VERSION_1;
         let count = device.spec().queues.len() as u64;
         let regions: Vec<_> = (0..count).map(|n| (n * 0x40_0000, 0x40_0000)).collect();
         let memory = crate::testing::ring::ram(&regions);
@@ -122,24 +149,68 @@ impl Bench {
         let rings: Vec<_> = (0..count)
             .map(|n| Ring::split(&memory, area(n), ring_size, 0))
             .collect();
-        let queues = rings
+        let mut queues: Vec<_> = rings
             .iter()
             .map(|ring| Some(Queue::new(&ring.config(), Arc::clone(&memory), features).unwrap()))
             .collect();
         let irq: Arc<Interrupts> = Arc::default();
         let config = Arc::clone(&device.spec().config);
         let counters = device.counters();
-        let mut io = Io::new(memory, features, config, Arc::clone(&irq) as _, queues);
-        device.activate(&mut io).unwrap();
-        Bench {
+        let io = |queues| {
+            let (memory, config) = (Arc::clone(&memory), Arc::clone(&config));
+            Io::new(memory, features, config, Arc::clone(&irq) as _, queues)
+        };
+        let lanes = device.lanes(features).into_iter().map(|lane| {
+            let mut own: Vec<_> = queues.iter().map(|_| None).collect();
+            for number in lane.queues().map(usize::from) {
+                own[number] = queues[number].take();
+            }
+            (lane, io(own), false)
+        });
+        let lanes = lanes.collect();
+        let mut bench = Bench {
             device,
-            io,
+            io: io(queues),
+            lanes,
             rings,
-            irq,
+            irq: Arc::clone(&irq),
             hosts,
             told,
             counters,
+        };
+        bench.device.activate(&mut bench.io).unwrap();
+        bench.tell();
+        bench
+    }
+
+    /// As a worker does when a lane tells the others.
+    fn tell(&mut self) {
+        for (lane, io, is_active) in &mut self.lanes {
+            if *is_active {
+                lane.handle(Event::Shared, io).unwrap();
+            } else if !lane.is_asleep() {
+                lane.activate(io).unwrap();
+                *is_active = true;
+                for queue in lane.queues() {
+                    lane.handle(Event::Queue(queue), io).unwrap();
+                }
+            }
         }
+        self.device.handle(Event::Shared, &mut self.io).unwrap();
+    }
+
+    /// Something happens to a pair behind the first.
+    fn lane_event(&mut self, pair: usize, event: Event) {
+        let (lane, io, is_active) = &mut self.lanes[pair - 1];
+        if *is_active {
+            lane.handle(event, io).unwrap();
+        }
+        self.device.handle(Event::Shared, &mut self.io).unwrap();
+    }
+
+    /// What the host's descriptor of a pair behind the first is watched for.
+    fn lane_interest(&self, pair: usize) -> Option<Interest> {
+        self.lanes[pair - 1].1.interest(0)
     }
 
     fn event(&mut self, event: Event) {

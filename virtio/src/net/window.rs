@@ -3,9 +3,15 @@
 //! Chains are kept here, not used, so that a frame can be read straight into several of them
 //! (`VIRTIO_NET_F_MRG_RXBUF`) by one call, before anybody knows how long it is. What it did not fill
 //! stays for the next one.
+//!
+//! To offer room for 64 KiB takes some 50 buffers of 1.5 KiB, and to name them to the kernel costs more than
+//! a small frame does otherwise. So after small frames a few buffers are offered, and behind them
+//! memory of ours: a large frame after small ones is copied, those that follow it are not.
 
+use super::pair::MAX_FRAME;
 use super::{HEADER_LEN, Header, Mac};
 use crate::queue::{Chain, Token};
+use crate::slices::Slices;
 use crate::sys::MAX_BUFFERS;
 use crate::{Error, GuestMemory};
 use std::collections::VecDeque;
@@ -14,6 +20,11 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 /// How many ranges of memory one frame may be spread over: some are needed besides.
 const MAX_RANGES: usize = MAX_BUFFERS - 8;
+
+/// How many ranges are offered to a frame that is expected to be small.
+const FEW_RANGES: usize = 4;
+/// For how many frames after a large one another is expected.
+const LARGE_FOR: u32 = 8;
 
 /// A chain that is kept.
 struct Held {
@@ -29,6 +40,10 @@ pub(super) struct Window {
     chains: VecDeque<Held>,
     ranges: VecDeque<(GuestAddress, u32)>,
     room: usize,
+    /// How many more frames are expected to be large.
+    large_for: u32,
+    /// Takes what is left of a frame that was expected to be small.
+    spill: Vec<u8>,
 }
 
 impl Window {
@@ -38,6 +53,8 @@ impl Window {
             // A chain may have as many ranges again.
             ranges: VecDeque::with_capacity(2 * MAX_RANGES),
             room: 0,
+            large_for: 0,
+            spill: vec![0; MAX_FRAME],
         }
     }
 
@@ -75,16 +92,62 @@ impl Window {
         });
     }
 
-    /// The room for the next frame behind its header.
-    pub(super) fn slices<'m>(
+    /// Has a frame read into the room behind its header, and passes on how long it is. At least
+    /// [`MAX_FRAME`] bytes are offered if the window [has room](Self::has_room) for them.
+    pub(super) fn read<E>(
+        &mut self,
+        memory: &GuestMemory,
+        mergeable: bool,
+        slices: &mut Slices,
+        call: impl FnOnce(&[VolatileSlice<'_>]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let few = mergeable && self.large_for == 0;
+        let count = match self.chains.front() {
+            _ if few => FEW_RANGES,
+            Some(first) if !mergeable => first.ranges.min(MAX_RANGES),
+            _ => MAX_RANGES,
+        };
+        let mut spill = std::mem::take(&mut self.spill);
+        let behind = few.then(|| VolatileSlice::from(spill.as_mut_slice()));
+        let room = self.slices(memory, count).chain(behind);
+        let result = slices.lend(room, u32::MAX, call);
+        if let Ok(len) = result {
+            let small = self.slices(memory, FEW_RANGES).map(|slice| slice.len());
+            let beyond = len.saturating_sub(small.sum());
+            if beyond > 0 {
+                self.large_for = LARGE_FOR;
+            } else {
+                self.large_for = self.large_for.saturating_sub(1);
+            }
+            if few {
+                self.unspill(memory, spill.get(..beyond).unwrap_or_default());
+            }
+        }
+        self.spill = spill;
+        result
+    }
+
+    /// Puts the rest of a frame where the whole of it would have been read to.
+    fn unspill(&self, memory: &GuestMemory, mut rest: &[u8]) {
+        let few = self.slices(memory, FEW_RANGES).count();
+        for slice in self.slices(memory, MAX_RANGES).skip(few) {
+            if rest.is_empty() {
+                break;
+            }
+            let (now, later) = rest.split_at(rest.len().min(slice.len()));
+            slice.copy_from(now);
+            rest = later;
+        }
+    }
+
+    /// The room behind a frame's header, of so many ranges.
+    fn slices<'m>(
         &'m self,
         memory: &'m GuestMemory,
-        mergeable: bool,
+        count: usize,
     ) -> impl Iterator<Item = VolatileSlice<'m>> {
-        let first = self.chains.front().map_or(0, |held| held.ranges);
-        let count = if mergeable { MAX_RANGES } else { first };
         let mut skip = HEADER_LEN as u32;
-        let ranges = self.ranges.iter().take(count.min(MAX_RANGES));
+        let ranges = self.ranges.iter().take(count);
         ranges
             .filter_map(move |(address, len)| {
                 let skipped = skip.min(*len);
@@ -99,6 +162,9 @@ impl Window {
     /// How many chains a frame of `len` bytes takes with its header. `None` if it does not fit.
     pub(super) fn chains_for(&self, len: usize, mergeable: bool) -> Option<u16> {
         let mut left = len + HEADER_LEN;
+        if left > self.lent() {
+            return None;
+        }
         let limit = if mergeable { self.chains.len() } else { 1 };
         for (count, held) in (1..).zip(self.chains.iter().take(limit)) {
             left = left.saturating_sub(held.len);
@@ -109,11 +175,20 @@ impl Window {
         None
     }
 
+    /// How much room there is in as many ranges as one call takes.
+    fn lent(&self) -> usize {
+        if self.ranges.len() <= MAX_RANGES {
+            return self.room;
+        }
+        let ranges = self.ranges.iter().take(MAX_RANGES);
+        ranges.map(|(_, len)| *len as usize).sum()
+    }
+
     /// Where the frame that was read goes to.
     pub(super) fn destination(&self, memory: &GuestMemory) -> Option<Mac> {
         let mut bytes = [0; 6];
         let mut left = bytes.as_mut_slice();
-        for slice in self.slices(memory, true) {
+        for slice in self.slices(memory, MAX_RANGES) {
             let count = slice.copy_to(left);
             left = left.get_mut(count..)?;
             if left.is_empty() {

@@ -39,6 +39,7 @@ mod output;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use input::Input;
 pub use output::{Captured, Output};

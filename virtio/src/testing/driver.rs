@@ -13,7 +13,7 @@ use crate::memory::GuestMemory;
 use crate::queue::QueueConfig;
 use crate::transport::mmio::{Mmio, register};
 use crate::transport::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET};
-use crate::transport::{Doorbell, Environment, Rings};
+use crate::transport::{Doorbell, Environment, Life, Rings};
 use crate::worker::Mode;
 use crate::{Device, Error};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ const QUEUE_MEMORY: u64 = 0x10_0000;
 /// The first queue's starts here, as address 0 is not for rings.
 const FIRST_QUEUE: u64 = 0x1000;
 /// How many queues there is memory for.
-const QUEUES: u64 = 4;
+const QUEUES: u64 = 8;
 
 /// What a driver does with any transport.
 pub trait Transport {
@@ -59,14 +59,24 @@ pub trait Transport {
     fn config_generation(&mut self) -> u32;
     /// Acknowledges all interrupts and tells their causes: bit 0 a queue, bit 1 the configuration.
     fn acknowledge(&mut self) -> u32;
+    /// Machine: what it does with the device.
+    fn life(&mut self) -> &mut Life;
     /// Machine: one turn of a device without a thread.
-    fn turn(&mut self);
+    fn turn(&mut self) {
+        self.life().turn();
+    }
     /// Machine: stops the device, to go on later.
-    fn pause(&mut self) -> Result<(), Error>;
+    fn pause(&mut self) -> Result<(), Error> {
+        self.life().pause()
+    }
     /// Machine: lets the device go on.
-    fn resume(&mut self) -> Result<(), Error>;
+    fn resume(&mut self) -> Result<(), Error> {
+        self.life().resume()
+    }
     /// Machine: stops the device for good.
-    fn stop(&mut self);
+    fn stop(&mut self) {
+        self.life().stop();
+    }
 }
 
 /// Accesses to registers of 32 bits.
@@ -164,20 +174,8 @@ impl Transport for Mmio {
         causes
     }
 
-    fn turn(&mut self) {
-        Mmio::turn(self);
-    }
-
-    fn pause(&mut self) -> Result<(), Error> {
-        Mmio::pause(self)
-    }
-
-    fn resume(&mut self) -> Result<(), Error> {
-        Mmio::resume(self)
-    }
-
-    fn stop(&mut self) {
-        Mmio::stop(self);
+    fn life(&mut self) -> &mut Life {
+        Mmio::life(self)
     }
 }
 

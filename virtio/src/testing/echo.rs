@@ -112,7 +112,7 @@ impl Device for Echo {
                 }
             }),
             Event::ConfigWritten => self.obey(io),
-            Event::Fd(_) => Ok(()),
+            Event::Fd(_) | Event::Shared => Ok(()),
         }
     }
 

@@ -5,7 +5,7 @@
 //! [`Core`](super::Core).
 
 use super::front::Front;
-use super::{Doorbell, Environment, set_half};
+use super::{Doorbell, Environment, Life, set_half};
 use crate::device::Kind;
 use crate::worker::Mode;
 use crate::{Device, Error};
@@ -156,34 +156,10 @@ impl Mmio {
         self.front.core.kind()
     }
 
-    /// Whether a driver has ever said `DRIVER_OK`.
-    pub fn ever_started(&self) -> bool {
-        self.front.core.ever_started()
-    }
-
-    /// Stops the device, keeping its queues. The vCPUs are paused already.
-    pub fn pause(&mut self) -> Result<(), Error> {
-        self.front.core.pause()
-    }
-
-    /// Puts a paused device back to work. If the host can't, it stays paused.
-    pub fn resume(&mut self) -> Result<(), Error> {
-        self.front.core.resume()
-    }
-
-    /// Tells the device to stop, without waiting: [`stop`](Self::stop) then waits less.
-    pub fn ask_to_stop(&mut self) {
-        self.front.core.ask_to_stop();
-    }
-
-    /// Stops the device for good and drops it, or leaves it behind if it waits for the host.
-    pub fn stop(&mut self) {
-        self.front.core.stop();
-    }
-
-    /// One turn of a device in [`Mode::Inline`].
-    pub fn turn(&mut self) {
-        self.front.core.turn();
+    /// How far the device has come, and what the machine does with it. The vCPUs are paused when it
+    /// pauses.
+    pub fn life(&mut self) -> &mut Life {
+        self.front.core.life()
     }
 
     // Registers that are not there, or that are for writing, read as 0.

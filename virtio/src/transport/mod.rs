@@ -5,18 +5,7 @@
 //! and no offset. The rules of the specification are here once, and every value comes from the guest:
 //! what isn't allowed is ignored, and the driver sees that when it reads back.
 //!
-//! ```text
-//!           DRIVER_OK                 pause
-//!   Idle ---------------> Active ---------------> Paused
-//!    ^  \ (can't start:     |   <---------------    |
-//!    |   NEEDS_RESET)       |        resume         |
-//!    +----------------------+-----------------------+
-//!                 reset, FAILED
-//! ```
-//!
-//! Every arrow that leaves Active is [`Worker::stop`](crate::worker::Worker::stop): device and
-//! queues come back, and no host I/O touches guest memory any more. So a reset has happened
-//! when the register write that asked for it is over.
+//! Who has the device when, and how it is stopped, is in [`Life`].
 //!
 //! Doorbells are event descriptors that whoever has the hypervisor binds to the notify register
 //! (ioeventfd); [`Core::notify`] is for notifies that come as register writes all the same.
@@ -25,6 +14,7 @@
 //! out of service while the device is active, which needs that feature.
 
 mod front;
+mod life;
 pub mod mmio;
 mod negotiation;
 pub mod pci;
@@ -32,11 +22,12 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
+pub use life::Life;
 pub use negotiation::Rings;
 
 use crate::device::{Kind, Spec};
 use crate::queue::QueueConfig;
-use crate::worker::{Failed, Link, Mode, Parts, STOP_PATIENCE, Stopped, Worker, ring};
+use crate::worker::{Failed, Link, Mode, ring};
 use crate::{Device, Error, GuestMemory, Io, Irq, Queue};
 use status::{DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET};
 use std::io;
@@ -72,23 +63,12 @@ pub struct Core {
     spec: Spec,
     memory: Arc<GuestMemory>,
     link: Arc<Link>,
-    mode: Mode,
     rings: Rings,
     driver_features: u64,
     /// What the driver wrote; `NEEDS_RESET` is the link's.
     status: u8,
     queues: Vec<QueueConfig>,
-    ever_started: bool,
-    state: State,
-}
-
-/// Who has the device.
-enum State {
-    Idle(Box<dyn Device>),
-    Active(Worker),
-    Paused(Parts),
-    /// It panicked, or the machine has ended.
-    Gone,
+    life: Life,
 }
 
 impl Core {
@@ -116,18 +96,17 @@ impl Core {
         };
         check(&spec).map_err(|rule| host(io::Error::new(io::ErrorKind::InvalidInput, rule)))?;
         let link = Link::new(&spec.name, spec.queues.len(), irq, failed).map_err(host)?;
+        let link = Arc::new(link);
         let queues = fresh(&spec);
         Ok(Core {
             spec,
             memory,
-            link: Arc::new(link),
-            mode,
+            life: Life::new(device, &link, mode),
+            link,
             rings,
             driver_features: 0,
             status: 0,
             queues,
-            ever_started: false,
-            state: State::Idle(device),
         })
     }
 
@@ -141,9 +120,9 @@ impl Core {
         self.spec.kind
     }
 
-    /// Whether a driver has ever said `DRIVER_OK`.
-    pub fn ever_started(&self) -> bool {
-        self.ever_started
+    /// How far the device has come, and what the machine does with it.
+    pub fn life(&mut self) -> &mut Life {
+        &mut self.life
     }
 
     /// The event that a notify of each queue signals.
@@ -204,7 +183,7 @@ impl Core {
             self.start();
         }
         if set & FAILED != 0 {
-            self.idle();
+            self.life.idle();
         }
     }
 
@@ -265,7 +244,7 @@ impl Core {
     /// is not in use is ignored.
     pub fn notify(&self, queue: u32) {
         let ready = self.queue(queue).is_some_and(|queue| queue.ready);
-        if let (State::Active(_), true, Ok(index)) = (&self.state, ready, usize::try_from(queue))
+        if let (true, true, Ok(index)) = (self.life.is_active(), ready, usize::try_from(queue))
             && let Some(doorbell) = self.link.doorbells().get(index)
         {
             ring(doorbell);
@@ -279,97 +258,14 @@ impl Core {
 
     /// Takes a write to the configuration space, where the driver may write.
     pub fn write_config(&mut self, offset: u64, data: &[u8]) {
-        if self.spec.config.write(offset, data)
-            && let State::Active(worker) = &self.state
-        {
-            worker.config_written();
+        if self.spec.config.write(offset, data) {
+            self.life.config_written();
         }
     }
 
     /// The generation of the configuration space.
     pub fn config_generation(&self) -> u32 {
         self.spec.config.generation()
-    }
-
-    /// Stops the device, keeping its queues. One that waits for the host can't be stopped, and goes
-    /// on.
-    pub fn pause(&mut self) -> Result<(), Error> {
-        let State::Active(worker) = &mut self.state else {
-            return Ok(());
-        };
-        if !worker.park() {
-            return Err(stuck());
-        }
-        let State::Active(worker) = std::mem::replace(&mut self.state, State::Gone) else {
-            return Ok(());
-        };
-        match worker.stop() {
-            Stopped::Idle(parts) if self.link.needs_reset() => {
-                self.state = State::Idle(parts.device);
-            }
-            Stopped::Idle(parts) => self.state = State::Paused(*parts),
-            Stopped::Panicked => {}
-            // It was idle, and then came to wait.
-            Stopped::Stuck => {
-                self.link.fail_machine();
-                return Err(stuck());
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts a paused device back to work. If the host can't, it stays paused.
-    pub fn resume(&mut self) -> Result<(), Error> {
-        match std::mem::replace(&mut self.state, State::Gone) {
-            State::Paused(parts) => match Worker::start(parts, &self.link, self.mode) {
-                Ok(worker) => self.state = State::Active(worker),
-                Err(refused) => {
-                    let (parts, error) = *refused;
-                    self.state = State::Paused(parts);
-                    return Err(error);
-                }
-            },
-            state => self.state = state,
-        }
-        Ok(())
-    }
-
-    /// Tells the device to stop, without waiting: [`stop`](Self::stop) then waits less.
-    pub fn ask_to_stop(&mut self) {
-        if let State::Active(worker) = &mut self.state {
-            worker.ask_to_stop();
-        }
-    }
-
-    /// Stops the device for good, lets it take what its driver has left in the rings
-    /// ([`Device::finish`]) and drops it. One that waits for the host is left behind with its
-    /// thread after [`STOP_PATIENCE`]; both go when the host answers, or with the process.
-    pub fn stop(&mut self) {
-        let mut parts = match std::mem::replace(&mut self.state, State::Gone) {
-            State::Active(worker) => match worker.stop() {
-                Stopped::Idle(parts) => *parts,
-                Stopped::Panicked => return,
-                Stopped::Stuck => {
-                    let name = self.link.name();
-                    log::warn!(
-                        "{name}: left waiting for the host, which has not answered for a while"
-                    );
-                    return;
-                }
-            },
-            State::Paused(parts) => parts,
-            State::Idle(_) | State::Gone => return,
-        };
-        if !self.link.needs_reset() {
-            self.link.settle(|| parts.device.finish(&mut parts.io));
-        }
-    }
-
-    /// One turn of a device in [`Mode::Inline`].
-    pub fn turn(&mut self) {
-        if let State::Active(worker) = &mut self.state {
-            worker.turn();
-        }
     }
 
     fn offered(&self) -> u64 {
@@ -384,31 +280,14 @@ impl Core {
     }
 
     fn start(&mut self) {
-        self.ever_started = true;
-        let (state, error) = match std::mem::replace(&mut self.state, State::Gone) {
-            State::Idle(device) => match self.running_queues() {
-                Err(error) => (State::Idle(device), Some(error)),
-                Ok(queues) => match self.divide(device, queues) {
-                    None => (State::Gone, None),
-                    Some(parts) => match Worker::start(parts, &self.link, self.mode) {
-                        Ok(worker) => (State::Active(worker), None),
-                        Err(refused) => (State::Idle(refused.0.device), Some(refused.1)),
-                    },
-                },
-            },
-            state => {
-                let source = io::Error::other("the device has ended");
-                (
-                    state,
-                    Some(Error::Host {
-                        what: "starting the device".to_owned(),
-                        source,
-                    }),
-                )
-            }
+        let features = self.driver_features;
+        let io = |queues| {
+            let config = Arc::clone(&self.spec.config);
+            let irq = Arc::clone(self.link.irq());
+            Io::new(Arc::clone(&self.memory), features, config, irq, queues)
         };
-        self.state = state;
-        if let Some(error) = error {
+        let queues = self.running_queues();
+        if let Err(error) = self.life.start(features, queues, io) {
             self.link.fail(&error);
         }
     }
@@ -426,76 +305,12 @@ impl Core {
         (0..).zip(&self.queues).map(running).collect()
     }
 
-    /// The device and its lanes, each with its queues. `None`: it panicked.
-    fn divide(&self, device: Box<dyn Device>, queues: Vec<Option<Queue>>) -> Option<Parts> {
-        let mut lanes = Vec::new();
-        self.link.settle(|| {
-            lanes = device.lanes(self.driver_features);
-            Ok(())
-        })?;
-        let io = |queues| {
-            let config = Arc::clone(&self.spec.config);
-            let irq = Arc::clone(self.link.irq());
-            let memory = Arc::clone(&self.memory);
-            Io::new(memory, self.driver_features, config, irq, queues)
-        };
-        Some(Parts::new(device, lanes, queues, io))
-    }
-
     fn reset(&mut self) {
-        self.idle();
-        let mut gone = false;
-        if let State::Idle(device) = &mut self.state {
-            gone = self
-                .link
-                .settle(|| {
-                    device.reset();
-                    Ok(())
-                })
-                .is_none();
-        }
-        if gone {
-            self.state = State::Gone;
-        }
+        self.life.reset();
         self.link.clear_needs_reset();
         self.status = 0;
         self.driver_features = 0;
         self.queues = fresh(&self.spec);
-    }
-
-    /// Takes the device back from wherever it is.
-    fn idle(&mut self) {
-        let device = match std::mem::replace(&mut self.state, State::Gone) {
-            State::Idle(device) => Some(device),
-            State::Active(worker) => match worker.stop() {
-                Stopped::Idle(parts) => Some(parts.device),
-                Stopped::Panicked => None,
-                Stopped::Stuck => {
-                    self.link.fail_machine();
-                    None
-                }
-            },
-            State::Paused(parts) => Some(parts.device),
-            State::Gone => None,
-        };
-        self.state = device.map_or(State::Gone, State::Idle);
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// Why a device can't be paused.
-fn stuck() -> Error {
-    Error::Host {
-        what: format!(
-            "waiting {} s for the device to be idle",
-            STOP_PATIENCE.as_secs()
-        ),
-        source: io::ErrorKind::TimedOut.into(),
     }
 }
 

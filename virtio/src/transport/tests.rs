@@ -1,3 +1,5 @@
+mod statuses;
+
 use super::status::{ACKNOWLEDGE, DRIVER};
 use super::*;
 use crate::features::{EVENT_IDX, IN_ORDER, INDIRECT_DESC, RING_PACKED, VERSION_1};
@@ -47,55 +49,6 @@ fn set_up(core: &mut Core, index: u16, config: &QueueConfig) {
         *queue.avail = config.avail;
         *queue.used = config.used;
     });
-}
-
-/// The rules of 2.1 and 3.1.1 in words other than those of the table.
-fn expected(status: u32, written: u32) -> u32 {
-    let set = written & !status;
-    let unknown = written & !(RUNNING | GIVEN_UP) != 0;
-    let cleared = status & !written != 0;
-    let failed = status & GIVEN_UP != 0;
-    let fine = match set {
-        _ if written == 0 => return 0,
-        _ if unknown || cleared || failed => false,
-        GIVEN_UP => true,
-        1 => status == 0,
-        2 | 3 => status == 3 & !set,
-        8 => status == FOUND,
-        4 => status == NEGOTIATED,
-        _ => false,
-    };
-    if fine { written } else { status }
-}
-
-#[test]
-fn status_follows_the_specification_whatever_is_written_in_whatever_order() {
-    let paths: [&[u32]; 5] = [
-        &[],
-        &[ACKNOWLEDGE as u32],
-        &[FOUND],
-        &[FOUND, NEGOTIATED],
-        &[FOUND, NEGOTIATED, RUNNING],
-    ];
-    let (mut core, _machine) = core();
-    for path in paths {
-        let start = path.last().copied().unwrap_or(0);
-        for first in 0..256 {
-            for second in 0..256 {
-                go(&mut core, path);
-                assert_eq!(u32::from(core.status()), start);
-                core.set_status(first);
-                let then = expected(start, first);
-                assert_eq!(u32::from(core.status()), then, "{start:#x} <- {first:#x}");
-                if then == 0 {
-                    go(&mut core, &[]);
-                }
-                core.set_status(second);
-                let end = expected(then, second);
-                assert_eq!(u32::from(core.status()), end, "{then:#x} <- {second:#x}");
-            }
-        }
-    }
 }
 
 #[test]
@@ -309,8 +262,8 @@ fn queue_outside_of_memory_or_misaligned_cannot_be_enabled() {
         0xd000_0000,
         u64::MAX,
         u64::MAX - 15,
-        0x40_1000,
-        0x40_0ff0,
+        0x80_1000,
+        0x80_0ff0,
         0x1001,
     ] {
         for bad in [
@@ -454,17 +407,17 @@ fn notify_rings_only_the_doorbell_of_a_queue_in_use() {
 
 #[test]
 fn a_device_starts_without_queues() {
-    let (core, machine) = core_at(&[FOUND, NEGOTIATED, RUNNING]);
+    let (mut core, machine) = core_at(&[FOUND, NEGOTIATED, RUNNING]);
     assert_eq!(u32::from(core.status()), RUNNING);
-    assert!(core.ever_started());
+    assert!(core.life().ever_started());
     assert_eq!(machine.failures(), []);
 }
 
 #[test]
 fn a_stopped_device_cannot_be_started_again() {
     let (mut core, _machine) = core_at(&[FOUND, NEGOTIATED, RUNNING]);
-    core.stop();
-    core.stop();
+    core.life().stop();
+    core.life().stop();
     go(&mut core, &[FOUND, NEGOTIATED, RUNNING]);
     assert_eq!(u32::from(core.status()), RUNNING | u32::from(NEEDS_RESET));
 }
@@ -472,11 +425,11 @@ fn a_stopped_device_cannot_be_started_again() {
 #[test]
 fn resume_without_pause_and_pause_while_idle_do_nothing() {
     let (mut core, _machine) = core();
-    core.pause().unwrap();
-    core.resume().unwrap();
-    core.pause().unwrap();
+    core.life().pause().unwrap();
+    core.life().resume().unwrap();
+    core.life().pause().unwrap();
     go(&mut core, &[FOUND, NEGOTIATED, RUNNING]);
-    core.resume().unwrap();
+    core.life().resume().unwrap();
     assert_eq!(u32::from(core.status()), RUNNING);
 }
 

@@ -1,5 +1,6 @@
 //! One lane's period of activity, from `activate` to `quiesce`: waits, and calls for what is.
 
+use super::crew::Crew;
 use super::link::Link;
 use super::signal::{Signal, Wanted};
 use crate::poll::{Poll, Source};
@@ -55,8 +56,7 @@ pub(super) struct Session {
     io: Io,
     link: Arc<Link>,
     signal: Arc<Signal>,
-    /// Of all lanes.
-    signals: Arc<[Arc<Signal>]>,
+    crew: Arc<Crew>,
     ready: Vec<Source>,
 }
 
@@ -67,15 +67,16 @@ impl Session {
         link: &Arc<Link>,
         poll: Poll,
         signal: &Arc<Signal>,
-        signals: &Arc<[Arc<Signal>]>,
+        crew: &Arc<Crew>,
     ) -> Self {
         io.attach(poll, Arc::clone(signal));
+        io.join(Arc::clone(crew));
         Session {
             server,
             io,
             link: Arc::clone(link),
             signal: Arc::clone(signal),
-            signals: Arc::clone(signals),
+            crew: Arc::clone(crew),
             ready: Vec::new(),
         }
     }
@@ -133,11 +134,15 @@ impl Session {
         for source in &self.ready {
             match *source {
                 Source::Doorbell(queue) => io.set_due(queue),
-                Source::Wake => match self.signal.take() {
-                    Wanted::FAILED => return Ok(ControlFlow::Break(Halt::Failed)),
-                    Wanted::STOP => return Ok(ControlFlow::Break(Halt::Stopped)),
-                    Wanted::CONFIG => server.handle(Event::ConfigWritten, io)?,
-                    _ => {}
+                // There may be several things, and the event tells once.
+                Source::Wake => loop {
+                    match self.signal.take() {
+                        Wanted::FAILED => return Ok(ControlFlow::Break(Halt::Failed)),
+                        Wanted::STOP => return Ok(ControlFlow::Break(Halt::Stopped)),
+                        Wanted::CONFIG => server.handle(Event::ConfigWritten, io)?,
+                        Wanted::SHARED => server.handle(Event::Shared, io)?,
+                        _ => break,
+                    }
                 },
                 // What was handled before may have ended this watch.
                 Source::Host(token) if io.interest(token).is_some() => {
@@ -165,9 +170,7 @@ impl Session {
         let link = Arc::clone(&self.link);
         let settled = link.settle(|| code(self));
         if link.needs_reset() {
-            for signal in self.signals.iter() {
-                signal.send(Wanted::FAILED);
-            }
+            self.crew.send(Wanted::FAILED);
         }
         settled
     }

@@ -14,6 +14,8 @@ bitflags::bitflags! {
         const CONFIG = 2;
         /// It should end: a lane has failed, and with it the device.
         const FAILED = 4;
+        /// It should see what another lane has changed of what all share.
+        const SHARED = 8;
     }
 }
 
@@ -54,7 +56,7 @@ impl Signal {
     /// On the lane's side: takes the most urgent of what is wanted, and leaves the rest for when the
     /// lane goes on. So who takes a stop has nothing else to do first.
     pub(super) fn take(&self) -> Wanted {
-        [Wanted::FAILED, Wanted::STOP, Wanted::CONFIG]
+        [Wanted::FAILED, Wanted::STOP, Wanted::CONFIG, Wanted::SHARED]
             .into_iter()
             .map(|what| self.remove(what))
             .find(|taken| !taken.is_empty())

@@ -9,7 +9,8 @@ use crate::{ConfigSpace, Event, Step};
 use std::fs::File;
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Sender;
+use std::thread;
 
 /// What the device was called with.
 #[derive(Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@
 mod dsdt;
 mod tables;
 
-use crate::arch::layout::{ACPI_TABLES, Window};
+use crate::arch::layout::{ACPI_TABLES, FIRMWARE_END, Window};
 use std::ops::Range;
 use virtio::memory::GuestMemory;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
@@ -183,7 +183,7 @@ fn find_place(size: u64, low_end: u64) -> Result<u64, Error> {
     low_end
         .checked_sub(size.next_multiple_of(PAGE))
         .map(|base| base & !(PAGE - 1))
-        .filter(|base| *base >= ACPI_TABLES.end)
+        .filter(|base| *base >= FIRMWARE_END)
         .ok_or(Error::NoRoom {
             bytes: size,
             end: low_end,

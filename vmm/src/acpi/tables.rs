@@ -2,7 +2,7 @@
 
 use super::AcpiInfo;
 use crate::arch::layout;
-use crate::legacy::{pm, reset, rtc};
+use crate::legacy::{i8042, pm, rtc};
 use acpi_tables::Aml;
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -56,8 +56,9 @@ pub(super) fn fadt(dsdt: u64, info: &AcpiInfo<'_>) -> Vec<u8> {
         .flag(Flags::PwrButton)
         .flag(Flags::SlpButton)
         .flag(Flags::Headless);
-    table.reset_reg = port(layout::RESET_PORT.start);
-    table.reset_value = reset::RESET_VALUE;
+    // Not the chipset's port, which lies among those of PCI: what is written there may be gathered.
+    table.reset_reg = port(i8042::COMMAND_PORT);
+    table.reset_value = i8042::RESET;
     table.sleep_control_reg = port(layout::PM_PORTS.start + pm::SLEEP_CONTROL);
     table.sleep_status_reg = port(layout::PM_PORTS.start + pm::SLEEP_STATUS);
     let mut boot = VGA_NOT_PRESENT;

@@ -10,11 +10,17 @@
 //! A20 gate is open for good.
 
 use super::{read_each, write_each};
+use crate::arch::layout::I8042_PORTS;
 use crate::bus::{Action, BusDevice};
 
 const DATA: u64 = 0;
 const STATUS: u64 = 4;
 const COMMAND: u64 = 4;
+
+/// The port that takes commands.
+pub const COMMAND_PORT: u64 = I8042_PORTS.start + COMMAND;
+/// The command that resets the machine.
+pub const RESET: u8 = 0xfe;
 
 /// Output buffer full (always), system flag: self-test passed, keyboard not locked. Bit 1, input
 /// buffer full, is clear: commands are welcome.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`serial`] | the console that every kernel has |
 //! | [`rtc`] | a kernel without it polls "update in progress" for a second: 40,000 exits |
-//! | [`i8042`], [`reset`] | ways to reset that kernels try |
+//! | [`i8042`], [`reset`], [`reset_vector`] | ways to reset that kernels try |
 //! | [`pm`] | power-off and power button of ACPI |
 //! | [`pvpanic`] | tells a crash from a power-off |
 //!
@@ -18,6 +18,7 @@ pub mod i8042;
 pub mod pm;
 pub mod pvpanic;
 pub mod reset;
+pub mod reset_vector;
 pub mod rtc;
 pub mod serial;
 

@@ -3,10 +3,6 @@
 use super::{read_each, write_each};
 use crate::bus::{Action, BusDevice};
 
-/// The value that resets through [`ResetControl`], as ACPI tells it to the guest: a hard reset
-/// (bit 1) of the processor (bit 2).
-pub const RESET_VALUE: u8 = 0x06;
-
 /// The reset control register of Intel's chipsets, port 0xcf9.
 ///
 /// A reset begins when bit 2 goes from 0 to 1. As the machine ends at that, the bit is never set

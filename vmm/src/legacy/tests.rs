@@ -51,7 +51,10 @@ fn exactly_the_documented_values_end_the_machine() {
     assert_eq!(reset, expected_reset);
     assert_eq!(shutdown, all(0x600, |v| v & 0x3c == 0x34).collect());
     assert_eq!(panicked, all(0x505, |v| v % 2 == 1).collect());
-    assert!(reset.contains(&(layout::RESET_PORT.start, reset::RESET_VALUE)));
+    assert!(
+        reset.contains(&(i8042::COMMAND_PORT, i8042::RESET)),
+        "as ACPI says"
+    );
 }
 
 #[test]

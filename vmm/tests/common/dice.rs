@@ -8,7 +8,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Which seed to take instead of the clock.
-const SEED: &str = "HYPE_LOAD_SEED";
+const SEED: &str = "HYPE_TEST_SEED";
 
 /// Pseudo-random numbers (splitmix64).
 pub struct Dice(u64);
@@ -40,12 +40,13 @@ impl Dice {
     }
 }
 
-/// How often to do something: what `HYPE_LOAD_ROUNDS` says, or `usual`.
+/// How often to do something: what `HYPE_TEST_ROUNDS` says, or `usual`.
 pub fn rounds(usual: u64) -> u64 {
-    number("HYPE_LOAD_ROUNDS").unwrap_or(usual)
+    number("HYPE_TEST_ROUNDS").unwrap_or(usual)
 }
 
-fn number(variable: &str) -> Option<u64> {
+/// What a variable says, if it is set.
+pub fn number(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
     let number = value.parse();
     Some(number.unwrap_or_else(|error| panic!("{variable}={value}: {error}")))

@@ -2,11 +2,11 @@
 //! with them that it can.
 //!
 //! A case is a name and a function. It finds the device running, does what it should not, and
-//! says what has to be seen. After each case the device has to work again after a reset, and the
-//! canaries have to sing: a disk, and now and then the console, which the kernel's own drivers have.
+//! says what has to be seen. Then it has to start again, for the next case. After every eighth one
+//! it has to work as well, and the canaries have to sing: a disk and a card, and now and then the console, which the kernel's own drivers have.
 //!
 //! One machine goes through all cases of one transport and one ring layout, on a disk, a read-only
-//! disk, an entropy device and a second console. Two more have a second processor, and go through
+//! disk, an entropy device, a second console and a card. Two more have a second processor, and go through
 //! what needs one: memory and registers that change while a device reads them. A case that fails
 //! does not end the others.
 //!
@@ -15,7 +15,9 @@
 //! the verdict on each case is printed.
 
 mod canary;
+mod card;
 mod cases;
+mod mirror;
 mod rig;
 mod target;
 mod transport;
@@ -24,11 +26,13 @@ use super::*;
 use crate::support::Plan;
 use canary::Canary;
 use cases::Case;
+use mirror::Mirror;
 use rig::{DISK, Rig, contents, header};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::io::{BufRead, Write};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixDatagram;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
@@ -38,14 +42,16 @@ use vmm::Transport;
 use vmm::virtio::Kind;
 use vmm::virtio::block::{Block, MemoryDisk, RawFile};
 use vmm::virtio::console::Console;
+use vmm::virtio::net::{Mac, Net, NetBackend, Wire};
 use vmm::virtio::rng::Rng;
 use vmm::virtio::stream::{Input, Output};
 
 /// How many devices there are to take.
-const TARGETS: usize = 4;
+const TARGETS: usize = 5;
 const CANARY: &str = "canary";
 const PAGE: usize = 4096;
-/// How many cases there are from one look at the disks to the next.
+/// How many cases there are from one look at the device, the disks and the canaries to the next: a
+/// look takes as long as a case.
 const STRIDE: usize = 8;
 
 /// The machine of these tests.
@@ -57,6 +63,12 @@ fn build(plan: &mut Plan, transport: Transport) {
     plan.config
         .devices
         .push(canary.serial(CANARY).unwrap().into());
+    let (wire, other) = Wire::pair().unwrap();
+    let canary = Net::new(wire, Mac::of_name(CANARY)).unwrap();
+    plan.config.devices.push(canary.into());
+    let other = UnixDatagram::from(other.into_socket());
+    other.set_nonblocking(false).unwrap();
+    std::thread::spawn(move || crate::net::echo(&other));
 
     let disk = MemoryDisk::new(DISK as u64).unwrap();
     plan.behind_console.push(Block::new(disk).into());
@@ -76,6 +88,9 @@ fn build(plan: &mut Plan, transport: Transport) {
     let input = Some(Input::fd(input).unwrap());
     let output = Some(Output::writer(std::io::sink()));
     plan.behind_console.push(Console::new(input, output).into());
+    let lanes = [Mirror::new(), Mirror::new()].map(|lane| Box::new(lane) as Box<dyn NetBackend>);
+    let card = Net::with_lanes(lanes.into(), Mac::of_name("mirror")).unwrap();
+    plan.behind_console.push(card.into());
 }
 
 fn alone() -> bool {
@@ -102,8 +117,8 @@ fn answer(host: &mut Host) {
     }
     host.expect(" cases, 0 failed");
     let shown = host.shown();
-    let count = shown.lines().find(|line| line.starts_with("hostile: "));
-    println!("{}", count.unwrap());
+    let counts = shown.lines().filter(|line| line.contains(" cases, "));
+    counts.for_each(|line| println!("{line}"));
 }
 
 /// How many cases there were, and how many failed.
@@ -141,6 +156,7 @@ fn take_all() -> Vec<Rig> {
     let canary = Rc::new(Canary::find());
     let mut all = Found::all();
     all.retain(|found| !found.has_disk(canary.name()));
+    all.retain(|found| !canary.card().is_some_and(|card| found.has_card(card)));
     let console = all
         .iter()
         .position(|found| found.kind == u32::from(Kind::Console.id()));
@@ -205,18 +221,24 @@ fn go_through(rig: &mut Rig, cases: fn(&Rig) -> Vec<Case>, count: &mut Count) {
         assert_eq!(status, [0]);
     }
     let cases = cases(rig);
+    // Whether the device was started since the last case, which ended well.
+    let mut is_fresh = false;
     for (number, case) in cases.iter().enumerate() {
         let look = number % STRIDE == 0 || number + 1 == cases.len();
         count.add(&format!("{:?}: {}", rig.kind, case.name), || {
-            rig.start();
+            if !std::mem::take(&mut is_fresh) {
+                rig.start_as_usual();
+            }
             (case.run)(rig);
-            rig.recovers();
             if look {
+                rig.recovers();
                 rig.canary.sing();
             }
             if look && is_disk {
                 rig.has_kept_the_disk();
             }
+            rig.start_as_usual();
+            is_fresh = true;
         });
     }
     rig.reset();

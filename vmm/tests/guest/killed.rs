@@ -1,18 +1,16 @@
 //! A machine whose process is killed while its guest writes: what the guest was told to be durable
 //! is there, the images are sound, their locks are free, and the next guest goes on from there.
 //!
-//! The test runs itself again as the process that is killed, and that one boots the guest. Its
-//! guest writes to a raw and a qcow2 disk by turns, and says which write is on both of them.
+//! The guest writes to a raw and a qcow2 disk by turns, and says which write is on both of them.
 
 use super::*;
 use crate::support::disk::{called, disk};
+use crate::support::process::Process;
 use crate::support::{amount, tools};
 use rustix::fs::fdatasync;
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 use vmm::virtio::block::{Block, Qcow2File, RawFile};
@@ -84,47 +82,20 @@ fn run_until_killed(name: &str, folder: &Path) {
     panic!("not killed but {:?}:\n{}", ended.outcome, ended.text);
 }
 
-/// The lines that a machine's guest prints.
-struct Victim {
-    child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+fn start(name: &str, folder: &Path, next: u64) -> Process {
+    let next = next.to_string();
+    Process::start(name, &[(FOLDER, folder.as_ref()), (NEXT, next.as_ref())])
 }
 
-impl Victim {
-    fn start(name: &str, folder: &Path, next: u64) -> Victim {
-        let (_, test) = name.split_once("::").unwrap();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .env(FOLDER, folder)
-            .env(NEXT, next.to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Victim { child, lines }
-    }
-
-    /// The next line that begins so: what follows. None at the end.
-    fn line(&mut self, start: &str) -> Option<String> {
-        self.lines
-            .find_map(|line| Some(line.unwrap().strip_prefix(start)?.trim().to_owned()))
-    }
-
-    fn durable(&mut self) -> Option<u64> {
-        self.line("durable ").map(|number| number.parse().unwrap())
-    }
-}
-
-impl Drop for Victim {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn durable(victim: &mut Process) -> Option<u64> {
+    victim
+        .line("durable ")
+        .map(|number| number.parse().unwrap())
 }
 
 /// Has a guest check the disks and write some, and kills its machine after so many writes and a bit.
 /// Gives the number of the first write that was not acknowledged.
-fn write_and_kill(mut victim: Victim, next: u64, writes: u64, bit: Duration) -> u64 {
+fn write_and_kill(mut victim: Process, next: u64, writes: u64, bit: Duration) -> u64 {
     let all_there = victim.line("all there");
     assert!(
         all_there.is_some(),
@@ -132,13 +103,12 @@ fn write_and_kill(mut victim: Victim, next: u64, writes: u64, bit: Duration) -> 
     );
     let mut last = next - 1;
     for _ in 0..writes {
-        last = victim.durable().unwrap();
+        last = durable(&mut victim).unwrap();
     }
     // Not a wait for anything: it is the random moment.
     std::thread::sleep(bit);
-    victim.child.kill().unwrap();
-    victim.child.wait().unwrap();
-    while let Some(later) = victim.durable() {
+    victim.kill();
+    while let Some(later) = durable(&mut victim) {
         last = later;
     }
     last + 1
@@ -168,7 +138,7 @@ fn a_machine_that_is_killed_loses_nothing_that_its_guest_was_told_to_be_durable(
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         let bit = Duration::from_micros(seed >> 33 & 0x7fff);
-        let victim = Victim::start(name, folder.path(), next);
+        let victim = start(name, folder.path(), next);
         next = write_and_kill(victim, next, (seed >> 50) % 100, bit);
 
         // Who has been killed has no locks.
@@ -193,12 +163,7 @@ fn a_machine_that_is_killed_loses_nothing_that_its_guest_was_told_to_be_durable(
         check(&std::fs::File::open(&copy).unwrap(), next, QCOW2);
     }
     // The last one dies too: it only has to come up.
-    write_and_kill(
-        Victim::start(name, folder.path(), next),
-        next,
-        1,
-        Duration::ZERO,
-    );
+    write_and_kill(start(name, folder.path(), next), next, 1, Duration::ZERO);
     println!(
         "{rounds} kills, {} durable writes, {leaks} times clusters had leaked",
         next - 1

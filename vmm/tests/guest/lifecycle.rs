@@ -39,6 +39,36 @@ guest_test! {
 }
 
 guest_test! {
+    a_reset_as_the_kernel_likes_it_is_a_reboot,
+    config: |plan| plan.cmdline = "panic=-1".into(),
+    guest: || init::end(RebootCommand::Restart),
+    host: |_| {},
+    ends: Outcome::Reboot,
+}
+
+guest_test! {
+    a_reset_as_the_kernel_likes_it_is_a_reboot_with_pci_too,
+    config: |plan| {
+        plan.cmdline = "panic=-1".into();
+        plan.config.transport = Some(Transport::Pci);
+    },
+    guest: || init::end(RebootCommand::Restart),
+    host: |_| {},
+    ends: Outcome::Reboot,
+}
+
+guest_test! {
+    a_reset_by_acpi_is_a_reboot_with_pci_too,
+    config: |plan| {
+        plan.cmdline = "reboot=a panic=-1".into();
+        plan.config.transport = Some(Transport::Pci);
+    },
+    guest: || init::end(RebootCommand::Restart),
+    host: |_| {},
+    ends: Outcome::Reboot,
+}
+
+guest_test! {
     a_kernel_panic_is_told_apart,
     config: |_| {},
     guest: || {

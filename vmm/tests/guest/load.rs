@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
-use vmm::virtio::block::{Block, MemoryDisk};
+use vmm::virtio::block::Block;
 use vmm::virtio::rng::Rng;
 use vmm::virtio::transport::Rings;
 use vmm::{Transport, VirtioDevice};
@@ -436,35 +436,6 @@ fn a_stop_under_load_leaves_whole_blocks() {
         assert!(matches!(ended.outcome, Outcome::Stopped), "{}", ended.text);
         images.agree_with(&ended.text);
     }
-}
-
-/// How many disks the last test has on each transport.
-const MANY: usize = 64;
-
-guest_test! {
-    sixty_four_disks_on_each_transport_are_found,
-    config: |plan| {
-        for transport in [Transport::Mmio, Transport::Pci] {
-            for number in 0..MANY {
-                let disk = Block::new(MemoryDisk::new(1 << 20).unwrap());
-                let disk = disk.serial(&format!("{transport}-{number}")).unwrap();
-                plan.behind_console.push(VirtioDevice::from(disk).transport(transport));
-            }
-        }
-    },
-    guest: || {
-        for transport in [Transport::Mmio, Transport::Pci] {
-            for number in 0..MANY {
-                let name = format!("{transport}-{number}");
-                let path = Path::new("/dev").join(node(&name));
-                let disk = File::options().read(true).write(true).open(path).unwrap();
-                disk.write_all_at(name.as_bytes(), 4096).unwrap();
-                fdatasync(&disk).unwrap();
-            }
-        }
-    },
-    host: |_| {},
-    ends: Outcome::Shutdown,
 }
 
 guest_test! {

@@ -17,9 +17,11 @@
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 mod block;
+mod bridge;
 mod console;
 #[path = "../common/dice.rs"]
 mod dice;
+mod everything;
 mod file_systems;
 mod hostile;
 #[cfg(feature = "http")]
@@ -33,8 +35,12 @@ mod net;
 mod own_device;
 mod qcow2;
 mod requests;
+#[path = "../common/screen.rs"]
+mod screen;
 mod support;
+mod taps;
 mod trouble;
+mod two_vms;
 
 use support::{Ended, Host, init};
 use vmm::Outcome;

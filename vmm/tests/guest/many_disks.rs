@@ -1,7 +1,9 @@
-//! 64 disks on each transport.
+//! 64 disks on each transport, alone and both at once.
 
 use super::*;
 use crate::support::disk::{disk, serials};
+use rustix::fs::fdatasync;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use vmm::virtio::block::{Block, MemoryDisk};
 use vmm::{Transport, VirtioDevice};
@@ -25,13 +27,16 @@ fn serial(number: usize) -> String {
     format!("number-{number}")
 }
 
-fn add_disks(config: &mut vmm::Config, transport: Transport, disks: usize) {
-    config.transport = Some(transport);
-    let disk = |number| {
+fn disks(numbers: Range<usize>) -> impl Iterator<Item = VirtioDevice> {
+    numbers.map(|number| {
         let disk = Block::new(MemoryDisk::with_contents(&contents(number)).unwrap());
         VirtioDevice::from(disk.serial(&serial(number)).unwrap())
-    };
-    config.devices.extend((0..disks).map(disk));
+    })
+}
+
+fn add_disks(config: &mut vmm::Config, transport: Transport, count: usize) {
+    config.transport = Some(transport);
+    config.devices.extend(disks(0..count));
 }
 
 /// Finds each disk once, with what is its own.
@@ -95,6 +100,29 @@ fn sixty_four_disks_on_pci_are_all_found() {
     init::if_guest(find_all);
     let name = test_name!(sixty_four_disks_on_pci_are_all_found);
     compare(name, Transport::Pci, EXITS_ON_PCI);
+}
+
+/// The same, and that each can be written.
+fn find_and_write_all() {
+    find_all();
+    for name in serials().into_values() {
+        let disk = disk(&name, false);
+        disk.write_all_at(&[1; PAGE], 0).unwrap();
+        fdatasync(&disk).unwrap();
+    }
+}
+
+guest_test! {
+    sixty_four_disks_on_each_transport_at_once_are_found_and_written,
+    config: |plan| {
+        let on_mmio = disks(0..DISKS).map(|disk| disk.transport(Transport::Mmio));
+        let on_pci = disks(DISKS..2 * DISKS).map(|disk| disk.transport(Transport::Pci));
+        plan.config.devices.extend(on_mmio.chain(on_pci));
+        plan.cmdline += &format!(" DISKS={}", 2 * DISKS);
+    },
+    guest: find_and_write_all,
+    host: |_| {},
+    ends: Outcome::Shutdown,
 }
 
 #[test]

@@ -2,9 +2,9 @@
 //! segments and checksums left to do, and a tap that goes down, comes back and goes away.
 
 use super::*;
-use crate::support::Plan;
 use crate::support::link::Interface;
-use rustix::event::{PollFd, PollFlags, poll};
+use crate::support::{Plan, tcp};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
@@ -15,12 +15,12 @@ use vmm::virtio::transport::Rings;
 use vmm::{Transport, VirtioDevice};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-const GUEST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const CARD: Interface = Interface("eth0");
+/// Where [`echo`] answers.
+pub const ECHO: (Ipv4Addr, u16) = (HOST, 7);
 /// How much is sent each way.
 const STREAM: usize = 4 << 20;
-/// A guest that gives no sign of life for so long is over.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What passed the card, for the host half.
 static COUNTERS: Mutex<Option<Arc<Counters>>> = Mutex::new(None);
@@ -37,82 +37,19 @@ fn card_on_tap(
     let lanes = lanes
         .into_iter()
         .map(|lane| Box::new(lane) as Box<dyn NetBackend>);
-    let net = Net::with_lanes(lanes.collect(), Mac::of_name(name)).unwrap();
+    let net = Net::with_lanes(lanes.collect(), Mac::of_name(name))
+        .unwrap()
+        .name(name);
     *COUNTERS.lock().unwrap() = Some(net.counters());
     Interface(name).add_address(HOST);
     let device = VirtioDevice::from(net).rings(rings).transport(transport);
     plan.config.devices.push(device);
 }
 
-fn guest_up() {
-    CARD.set_up(true);
-    CARD.add_address(GUEST);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while CARD.carrier() != Some(true) {
-        assert!(Instant::now() < deadline, "the link does not come up");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// The bytes of a stream at a place.
-fn pattern(at: usize, buffer: &mut [u8]) {
-    for (index, byte) in buffer.iter_mut().enumerate() {
-        let at = at + index;
-        *byte = (at ^ at >> 8 ^ at >> 17) as u8;
-    }
-}
-
-fn send_stream(mut stream: &TcpStream) {
-    let mut buffer = vec![0; 1 << 16];
-    for at in (0..STREAM).step_by(buffer.len()) {
-        pattern(at, &mut buffer);
-        stream.write_all(&buffer).unwrap();
-    }
-}
-
-fn receive_stream(mut stream: &TcpStream) {
-    let (mut buffer, mut expected) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    for at in (0..STREAM).step_by(buffer.len()) {
-        stream.read_exact(&mut buffer).unwrap();
-        pattern(at, &mut expected);
-        assert!(buffer == expected, "different bytes at {at}");
-    }
-}
-
-/// Streams one way, the other way, and both ways at once; then single bytes back and forth.
-fn talk(stream: &TcpStream, first: bool) {
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    for sends in [first, !first] {
-        if sends {
-            send_stream(stream);
-        } else {
-            receive_stream(stream);
-        }
-    }
-    thread::scope(|scope| {
-        scope.spawn(|| send_stream(stream));
-        receive_stream(stream);
-    });
-    let mut stream = stream;
-    let mut byte = [0];
-    for number in 0..200 {
-        if first {
-            stream.write_all(&[number]).unwrap();
-            stream.read_exact(&mut byte).unwrap();
-            assert_eq!(byte, [number]);
-        } else {
-            stream.read_exact(&mut byte).unwrap();
-            stream.write_all(&byte).unwrap();
-        }
-    }
-}
-
 fn guest_talks() {
-    guest_up();
-    let stream = TcpStream::connect((HOST, 5000)).unwrap();
-    talk(&stream, true);
+    CARD.come_up(GUEST);
+    let stream = tcp::connect((HOST, 5000));
+    tcp::talk(&stream, true, STREAM);
     println!("all of it, both ways");
     // And a connection from outside.
     let listener = TcpListener::bind((GUEST, 80)).unwrap();
@@ -125,14 +62,7 @@ fn guest_talks() {
 
 fn host_talks(host: &mut Host) {
     let listener = TcpListener::bind((HOST, 5000)).unwrap();
-    let mut asked = [PollFd::new(&listener, PollFlags::IN)];
-    let patience = rustix::time::Timespec {
-        tv_sec: PATIENCE.as_secs() as i64,
-        tv_nsec: 0,
-    };
-    assert_eq!(poll(&mut asked, Some(&patience)), Ok(1), "nobody calls");
-    let (stream, _) = listener.accept().unwrap();
-    talk(&stream, false);
+    tcp::talk(&tcp::accept(&listener), false, STREAM);
     host.expect("all of it, both ways");
     let counters = COUNTERS.lock().unwrap().take().unwrap();
     let counts = counters.read();
@@ -167,11 +97,70 @@ streams! { tcp_both_ways_split_mmio: "hypeg1", 1, 1, Split, Mmio }
 streams! { tcp_both_ways_packed_pci: "hypeg2", 1, 1, Packed, Pci }
 streams! { tcp_both_ways_split_pci_two_pairs: "hypeg3", 2, 2, Split, Pci }
 
+/// How much goes there and back on each connection of several.
+const PART: usize = 1 << 20;
+
+guest_test! {
+    connections_of_several_vcpus_use_several_pairs,
+    config: |plan: &mut Plan| {
+        plan.config.cpus = 2;
+        card_on_tap(plan, "hypeg5", 3, Rings::Any, Transport::Pci);
+    },
+    guest: || {
+        CARD.come_up(GUEST);
+        thread::scope(|scope| (0..2).for_each(|cpu| drop(scope.spawn(move || bounce(cpu)))));
+        println!("all is back");
+        // Until the host has looked.
+        let mut stream = TcpStream::connect((HOST, 5000)).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    },
+    host: |host| {
+        let listener = TcpListener::bind((HOST, 5000)).unwrap();
+        host.expect("connecting");
+        for _ in 0..2 {
+            let (stream, _) = listener.accept().unwrap();
+            thread::spawn(move || io::copy(&mut &stream, &mut &stream));
+        }
+        host.expect("all is back");
+        let counters = COUNTERS.lock().unwrap().take().unwrap();
+        let counts: Vec<_> = counters.by_pair().collect();
+        eprintln!("{PART} bytes there and back for each of two vCPUs: {counts:?}");
+        // By the kernel's choice, which is that of the vCPU, each way.
+        for pair in &counts[..2] {
+            assert!(pair.sent > 10 && pair.received > 10, "{counts:?}");
+        }
+        assert_eq!(counts[2], Default::default(), "the guest has two vCPUs");
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        // Those of connections come and go.
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        let names: Vec<_> = names.filter(|name| name.starts_with("hypeg5")).collect();
+        assert_eq!(names.len(), 2, "a pair that is not used has no thread: {names:?}");
+        drop(listener.accept().unwrap());
+    },
+    ends: Outcome::Shutdown,
+}
+
+/// Sends bytes from a vCPU, and has them sent back.
+fn bounce(cpu: usize) {
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    sched_setaffinity(None, &only).unwrap();
+    println!("connecting");
+    let stream = tcp::connect((HOST, 5000));
+    let (mut sent, mut received) = (vec![0; 1 << 14], vec![0; 1 << 14]);
+    for at in (0..PART).step_by(sent.len()) {
+        tcp::pattern(at, &mut sent);
+        (&stream).write_all(&sent).unwrap();
+        (&stream).read_exact(&mut received).unwrap();
+        assert!(received == sent, "different bytes at {at}");
+    }
+}
+
 guest_test! {
     a_tap_that_goes_down_comes_back_and_goes_away_costs_the_link_alone,
     config: |plan: &mut Plan| card_on_tap(plan, "hypeg4", 1, Rings::Any, Transport::Mmio),
     guest: || {
-        guest_up();
+        CARD.come_up(GUEST);
         println!("up");
         let socket = UdpSocket::bind((GUEST, 7)).unwrap();
         let mut last = CARD.carrier();
@@ -219,13 +208,13 @@ guest_test! {
         thread::spawn(move || echo(&other));
     },
     guest: || {
-        guest_up();
+        CARD.come_up(GUEST);
         assert_eq!(support::read_to_string("/sys/class/net/eth0/mtu").trim(), "4000");
         let socket = UdpSocket::bind((GUEST, 7)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let (mut sent, mut buffer) = (vec![0; 3900], vec![0; 5000]);
         for round in 0..300 {
-            pattern(round, &mut sent);
+            tcp::pattern(round, &mut sent);
             socket.send_to(&sent, (HOST, 7)).unwrap();
             let (len, from) = socket.recv_from(&mut buffer).unwrap();
             assert_eq!(from, SocketAddr::from((HOST, 7)));
@@ -238,7 +227,7 @@ guest_test! {
 }
 
 /// Answers ARP, and sends each UDP packet back, checksum included: it is the same both ways.
-fn echo(wire: &std::os::unix::net::UnixDatagram) {
+pub fn echo(wire: &std::os::unix::net::UnixDatagram) {
     let ours = [2, 0, 0, 0, 0, 0xee];
     let mut buffer = [0; 9100];
     let answer = || -> io::Result<()> {

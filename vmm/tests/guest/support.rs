@@ -3,8 +3,11 @@
 pub mod disk;
 pub mod init;
 pub mod link;
+pub mod process;
+pub mod tcp;
 pub mod tools;
 
+use crate::screen::Screen;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use vmm::loader::Payload;
 use vmm::virtio::console::{Console, Resizer};
 use vmm::virtio::stream::{Input, Output};
@@ -22,22 +25,20 @@ use vmm::{Config, Handle, Outcome, Report, SerialPort, VirtioDevice, Vm};
 
 /// How much a test does may be said by these variables, for what takes too long to be done each
 /// time. Both halves of a test read them. With more work, a test needs more than the usual time.
-const AMOUNTS: [&str; 4] = [
+const AMOUNTS: [&str; 6] = [
     DEADLINE,
     "HYPE_TEST_MIB",
     "HYPE_TEST_REQUESTS",
+    "HYPE_TEST_ROUNDS",
     "HYPE_TEST_KILLS",
+    "HYPE_TEST_SECONDS",
 ];
 const DEADLINE: &str = "HYPE_TEST_DEADLINE";
 
 /// What one of these variables says, or what is usual.
 pub fn amount(name: &str, usual: u64) -> u64 {
     assert!(AMOUNTS.contains(&name), "the guest does not know {name}");
-    let number = |text: String| {
-        text.parse()
-            .unwrap_or_else(|error| panic!("{name}: {error}"))
-    };
-    std::env::var(name).map_or(usual, number)
+    crate::dice::number(name).unwrap_or(usual)
 }
 
 /// A guest that has not ended by then is stopped, and its test fails. Emulated hosts are slow.
@@ -83,7 +84,7 @@ pub struct Host {
     pub handle: Handle,
     pub resizer: Option<Resizer>,
     keyboard: File,
-    screen: Arc<Screen>,
+    printed: Arc<Printed>,
     seen: usize,
 }
 
@@ -148,10 +149,10 @@ pub fn run(
     }
     config.payload = Some(payload);
 
-    let screen = Arc::new(Screen::default());
+    let guest = Arc::new(Printed::default());
     let (keys, keyboard) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let input = Some(Input::fd(keys).unwrap());
-    let output = Output::writer(Writer(Arc::clone(&screen), echo));
+    let output = Output::writer(Writer(Arc::clone(&guest), echo));
     // Kept, so that the machine's end does not give up on it: a busy host may take its time.
     let printed = output.clone();
     let output = Some(output);
@@ -172,7 +173,7 @@ pub fn run(
         handle: handle.clone(),
         resizer,
         keyboard: keyboard.into(),
-        screen: Arc::clone(&screen),
+        printed: Arc::clone(&guest),
         seen: 0,
     };
     let watchdog = Watchdog::start(handle.clone(), deadline);
@@ -181,7 +182,7 @@ pub fn run(
     let outcome = machine.join().unwrap();
     drop(watchdog);
     assert!(printed.finish(deadline), "{printed:?}");
-    let text = screen.text();
+    let text = guest.screen.text();
     let outcome = outcome.unwrap_or_else(|error| panic!("{error:?}; the guest printed:\n{text}"));
     Some(Ended {
         outcome,
@@ -285,27 +286,19 @@ impl Drop for Watchdog {
 
 /// Everything that the guest has printed.
 #[derive(Default)]
-struct Screen {
-    bytes: Mutex<Vec<u8>>,
-    /// Calls that brought them.
+struct Printed {
+    screen: Screen,
+    /// Calls that brought it.
     writes: AtomicUsize,
-    changed: Condvar,
-}
-
-impl Screen {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
-    }
 }
 
 /// Fills a screen, and our standard output if it is to be echoed.
-struct Writer(Arc<Screen>, bool);
+struct Writer(Arc<Printed>, bool);
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.bytes.lock().unwrap().extend_from_slice(bytes);
         self.0.writes.fetch_add(1, Ordering::SeqCst);
-        self.0.changed.notify_all();
+        self.0.screen.add(bytes);
         if self.1 {
             io::stdout().write_all(bytes)?;
             io::stdout().flush()?;
@@ -321,36 +314,19 @@ impl Write for Writer {
 impl Host {
     /// Waits until the guest prints `text` behind what was expected before.
     pub fn expect(&mut self, text: &str) {
-        let deadline = Instant::now() + deadline();
-        let mut shown = self.screen.bytes.lock().unwrap();
-        loop {
-            let found = shown[self.seen..]
-                .windows(text.len())
-                .position(|window| window == text.as_bytes());
-            if let Some(at) = found {
-                self.seen += at + text.len();
-                return;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let over = left.is_zero() || self.handle.state() == vmm::State::Stopped;
-            assert!(
-                !over,
-                "no {text:?} in:\n{}",
-                String::from_utf8_lossy(&shown)
-            );
-            let poll = left.min(Duration::from_millis(200));
-            shown = self.screen.changed.wait_timeout(shown, poll).unwrap().0;
-        }
+        let is_over = || self.handle.state() == vmm::State::Stopped;
+        let found = (self.printed.screen).find(text, self.seen, deadline(), is_over);
+        self.seen = found.unwrap_or_else(|| panic!("no {text:?} in:\n{}", self.shown()));
     }
 
     /// Everything that the guest has printed so far.
     pub fn shown(&self) -> String {
-        self.screen.text()
+        self.printed.screen.text()
     }
 
     /// How many calls have brought that.
     pub fn writes(&self) -> usize {
-        self.screen.writes.load(Ordering::SeqCst)
+        self.printed.writes.load(Ordering::SeqCst)
     }
 
     /// Types on the guest's console.

@@ -71,8 +71,12 @@ impl Driven {
 
     /// Puts the request into the ring and rings the doorbell.
     pub fn send(&self, code: Code) -> Code {
-        code.increment16(self.memory + AVAIL + INDEX)
-            .store32(self.window + QUEUE_NOTIFY, self.queue)
+        self.notify(code.increment16(self.memory + AVAIL + INDEX))
+    }
+
+    /// Rings the doorbell.
+    pub fn notify(&self, code: Code) -> Code {
+        code.store32(self.window + QUEUE_NOTIFY, self.queue)
     }
 
     /// Waits until the device has used the request.

@@ -51,6 +51,34 @@ impl Code {
         self.dx(port).bytes(&[0xb0, value, 0xee])
     }
 
+    /// `mov ax, value; out dx, ax`
+    pub fn out16(self, port: u16, value: u16) -> Self {
+        let code = self.dx(port).bytes(&[0x66, 0xb8]);
+        code.bytes(&value.to_le_bytes()).bytes(&[0x66, 0xef])
+    }
+
+    /// `mov eax, value; out dx, eax`
+    pub fn out32(self, port: u16, value: u32) -> Self {
+        let code = self.dx(port).bytes(&[0xb8]);
+        code.bytes(&value.to_le_bytes()).bytes(&[0xef])
+    }
+
+    /// Reads a port as wide as `value` is, in bytes; resets if that is not what it reads.
+    pub fn reset_unless_in(self, port: u16, value: &[u8]) -> Self {
+        let reset = Code::new().reset();
+        let (read, compare): (&[u8], &[u8]) = match value.len() {
+            1 => (&[0xec], &[0x3c]),
+            2 => (&[0x66, 0xed], &[0x66, 0x3d]),
+            _ => (&[0xed], &[0x3d]),
+        };
+        self.dx(port)
+            .bytes(read)
+            .bytes(compare)
+            .bytes(value)
+            .bytes(&[0x74, u8::try_from(reset.0.len()).unwrap()]) // je over
+            .bytes(&reset.0)
+    }
+
     /// `mov dword [address], value`
     pub fn store32(self, address: u32, value: u32) -> Self {
         let (address, value) = (address.to_le_bytes(), value.to_le_bytes());

@@ -23,6 +23,7 @@ mod load;
 mod outcomes;
 mod pci;
 mod processors;
+mod storm;
 
 /// A test that needs KVM.
 macro_rules! kvm_test {

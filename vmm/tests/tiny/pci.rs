@@ -20,6 +20,10 @@ const DEVICE_FEATURE_SELECT: u32 = BAR;
 const DRIVER_FEATURE_SELECT: u32 = BAR + 0x08;
 const QUEUE_DESC: u32 = BAR + 0x20;
 
+/// Configuration mechanism 1 (PCI 3.0, 3.2.2.3.2).
+const ADDRESS_PORT: u16 = 0xcf8;
+const DATA_PORT: u16 = 0xcfc;
+
 fn run_on_pci(code: Code) -> (Outcome, Report) {
     let config = Config {
         devices: vec![Dummy::new(false).into()],
@@ -69,6 +73,55 @@ kvm_test!(
             let exits = report.total_exits();
             assert_eq!((exits.mmio_read, exits.mmio_write), (0, 1), "{exits:?}");
         }
+    }
+);
+
+kvm_test!(ports_that_lead_nowhere_read_as_ones, {
+    let nowhere = [
+        0x0000_0800, // not enabled
+        0x7fff_fffc,
+        0x8001_0800, // bus 1
+        0x80ff_0800,
+        0x8000_f800, // device 31
+        0x8000_0900, // function 1
+    ];
+    let code = nowhere.iter().fold(Code::new(), |code, address| {
+        code.out32(ADDRESS_PORT, *address)
+            .reset_unless_in(DATA_PORT, &[0xff; 4])
+            .reset_unless_in(DATA_PORT + 1, &[0xff; 2])
+            .out32(DATA_PORT, 0)
+    });
+    let (outcome, _) = run_on_pci(code.power_off());
+    assert_eq!(outcome, Outcome::Shutdown);
+});
+
+kvm_test!(the_address_port_takes_double_words_only, {
+    let code = Code::new()
+        .out32(ADDRESS_PORT, 0x8000_0800)
+        .out8(ADDRESS_PORT, 0x55)
+        .out16(ADDRESS_PORT, 0)
+        .out8(ADDRESS_PORT + 2, 0xff)
+        .out8(ADDRESS_PORT + 3, 0)
+        .reset_unless_in(ADDRESS_PORT, &[0xff])
+        .reset_unless_in(ADDRESS_PORT, &[0xff; 2])
+        .reset_unless_in(DATA_PORT, &ID.to_le_bytes());
+    let (outcome, _) = run_on_pci(code.power_off());
+    assert_eq!(outcome, Outcome::Shutdown);
+});
+
+kvm_test!(
+    data_ports_are_read_in_all_widths_but_not_across_their_end,
+    {
+        let id = ID.to_le_bytes();
+        let mut code = Code::new().out32(ADDRESS_PORT, 0x8000_0800);
+        for (byte, port) in (0..4).zip(DATA_PORT..) {
+            for width in [1, 2, 4] {
+                let inside = id.get(byte..byte + width);
+                code = code.reset_unless_in(port, inside.unwrap_or(&[0xff; 4][..width]));
+            }
+        }
+        let (outcome, _) = run_on_pci(code.power_off());
+        assert_eq!(outcome, Outcome::Shutdown);
     }
 );
 

@@ -1,11 +1,15 @@
 //! The disk behind a transport, with a thread, and a host that does not answer.
 
 use super::*;
+use crate::testing::driver::Machine;
+use crate::testing::ring::{Descriptor, NEXT, WRITE};
 use crate::testing::{Driver, Transport};
 use crate::transport::mmio::Mmio;
 use crate::transport::status::NEEDS_RESET;
-use crate::worker::STOP_PATIENCE;
+use crate::worker::{Mode, STOP_PATIENCE};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use vm_memory::VolatileSlice;
 
 fn driver() -> (Driver<Mmio>, Faults, Arc<MemoryDisk>) {
     driver_with(1)
@@ -86,7 +90,7 @@ fn a_stop_does_not_wait_for_what_is_in_the_ring() {
         read(&mut driver);
     }
     faults.until_waiting();
-    driver.transport.ask_to_stop();
+    driver.transport.life().ask_to_stop();
     faults.release();
 
     driver.transport.stop();
@@ -129,6 +133,70 @@ fn a_flush_in_flight_is_over_when_a_reset_is() {
         assert_eq!(driver.transport.status() & NEEDS_RESET, 0);
         assert_eq!(faults.take_calls(), [], "after {calls:?}");
     }
+}
+
+/// A disk of a GiB that counts what it is asked for, and has nothing.
+struct Vast(Arc<AtomicUsize>);
+
+impl BlockStorage for Vast {
+    fn properties(&self) -> Properties {
+        Properties::new(1 << 30)
+    }
+
+    fn read_vectored_at(&self, buffers: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+        let len = buffers.iter().map(VolatileSlice::len).sum();
+        let before = self.0.fetch_add(len, Ordering::Relaxed);
+        assert_eq!(offset, before as u64, "one after the other");
+        Ok(len)
+    }
+
+    fn write_vectored_at(&self, _: &[VolatileSlice<'_>], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_gibibyte_is_read_by_one_request() {
+    const PIECES: u16 = 128;
+    const PIECE: usize = (1 << 30) / PIECES as usize;
+    let bytes = Arc::default();
+    let disk = Vast(Arc::clone(&bytes));
+    let machine = Machine::with_queue_memory(2 * PIECE as u64);
+    let mut driver = Driver::mmio_of(machine, Box::new(Block::new(disk)), Mode::Thread);
+    driver.start(VERSION_1);
+    let ring = &mut driver.rings[0];
+    let status = ring.alloc_bytes(&[0xff]);
+    let data = ring.alloc(PIECE);
+    let mut chain = vec![(ring.alloc_bytes(&header(IN, 0)), 16, NEXT)];
+    // Each piece of the disk goes to the same place.
+    chain.extend([(data, PIECE as u32, NEXT | WRITE); PIECES as usize]);
+    chain.push((status, 1, WRITE));
+    for (index, (address, len, flags)) in (0..).zip(chain) {
+        let next = index + 1;
+        let descriptor = Descriptor {
+            address,
+            len,
+            flags,
+            next,
+        };
+        ring.as_split().set_descriptor(index, descriptor);
+    }
+    ring.as_split().push_avail(0);
+    driver.notify(0);
+
+    let used = driver.until("the answer", |driver| driver.rings[0].used());
+
+    assert_eq!(used, (0, (1 << 30) + 1));
+    assert_eq!(driver.rings[0].read(status, 1), [OK]);
+    assert_eq!(
+        bytes.load(Ordering::Relaxed),
+        1 << 30,
+        "straight into the driver's memory"
+    );
 }
 
 #[test]

@@ -5,168 +5,35 @@
 //!   Passt <== stream socket, frames with a length ==> passt -- sockets of the user --> the host's network
 //! ```
 //!
-//! passt opens the ports that it was told to and goes into the background, so its start has worked
-//! when the process that was started has ended, and what it says else is the reason. It ends when
-//! its end of the socket is the only one: when the card is dropped, and also when this process is
-//! killed. A passt that dies or talks nonsense costs the link.
+//! passt ends when its end of the socket is the only one: when the card is dropped, and also when this
+//! process is killed. A passt that dies or talks nonsense costs the link. How it is started is told in
+//! [`start`].
 //!
 //! It takes no headers: guests make checksums themselves, and packets of up to 64 KiB instead of
 //! segments, for it tells them an MTU that allows that.
 
 pub mod error;
 pub mod framing;
+pub mod publish;
+pub mod start;
 #[cfg(test)]
 mod tests;
 
 pub use error::PasstError;
+pub use publish::{Protocol, Publish};
+pub use start::Options;
 
 use super::backend::{NetBackend, Properties, Refusal};
 use super::header::Header;
 use crate::sys;
 use framing::Inbox;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
-};
-use std::ffi::OsString;
-use std::fmt;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io::{self, ErrorKind};
-use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::process::{Command, Stdio};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use vm_memory::VolatileSlice;
 
 /// The largest packet: what passt tells the guest by DHCP.
 const MTU: u16 = 65_520;
-
-/// A port of the host that leads to one of the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Publish {
-    /// The address of the host; all of them, if none is said.
-    pub address: Option<IpAddr>,
-    /// The port of the host.
-    pub host: u16,
-    /// The port of the guest.
-    pub guest: u16,
-    /// Which ports are meant.
-    pub protocol: Protocol,
-}
-
-/// A protocol that has ports.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// TCP.
-    #[default]
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl fmt::Display for Publish {
-    /// As passt wants to have it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(address) = self.address {
-            write!(f, "{address}/")?;
-        }
-        write!(f, "{}:{}", self.host, self.guest)
-    }
-}
-
-/// How passt is started.
-#[derive(Debug, Clone)]
-pub struct Options {
-    program: OsString,
-    address: Option<IpAddr>,
-    publish: Vec<Publish>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            program: "passt".into(),
-            address: None,
-            publish: Vec::new(),
-        }
-    }
-}
-
-impl Options {
-    /// Starts another program than the `passt` of the search path.
-    #[must_use]
-    pub fn program(mut self, program: impl Into<OsString>) -> Self {
-        self.program = program.into();
-        self
-    }
-
-    /// Gives the guest this address, instead of that of the host.
-    #[must_use]
-    pub fn address(mut self, address: IpAddr) -> Self {
-        self.address = Some(address);
-        self
-    }
-
-    /// Lets a port of the host lead to one of the guest.
-    #[must_use]
-    pub fn publish(mut self, publish: Publish) -> Self {
-        self.publish.push(publish);
-        self
-    }
-
-    /// Starts it. Returns when it has opened its ports.
-    pub fn start(&self) -> Result<Passt, PasstError> {
-        // Only ours is closed when another program is started: there is no other way to name a
-        // descriptor to a child without code between fork and exec.
-        let pair = |flags| socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
-        let (ours, theirs) =
-            pair(SocketFlags::CLOEXEC).map_err(|error| PasstError::Socket(error.into()))?;
-        rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())
-            .map_err(|error| PasstError::Socket(error.into()))?;
-        let output = self.command(&theirs).output();
-        drop(theirs);
-        let output = output.map_err(|source| PasstError::Start {
-            program: self.program.clone(),
-            source,
-        })?;
-        if !output.status.success() {
-            return Err(PasstError::Refused {
-                status: output.status,
-                said: last_words(&output.stderr),
-            });
-        }
-        Ok(Passt::on(ours))
-    }
-
-    fn command(&self, socket: &OwnedFd) -> Command {
-        let mut command = Command::new(&self.program);
-        command
-            .arg("--quiet")
-            .arg("--fd")
-            .arg(socket.as_raw_fd().to_string());
-        if let Some(address) = self.address {
-            command.arg("--address").arg(address.to_string());
-        }
-        for publish in &self.publish {
-            let flag = match publish.protocol {
-                Protocol::Tcp => "--tcp-ports",
-                Protocol::Udp => "--udp-ports",
-            };
-            command.arg(flag).arg(publish.to_string());
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    }
-}
-
-/// What passt says when it gives up. It has no log to write to, and says that, too.
-fn last_words(said: &[u8]) -> String {
-    let said = String::from_utf8_lossy(said);
-    let lines = said.lines().map(str::trim);
-    let mut lines = lines.filter(|line| {
-        !line.is_empty() && !line.contains("to syslog") && !line.starts_with("Don't run as root")
-    });
-    // The last one is why, and may be of any length.
-    let line = lines.next_back().unwrap_or("nothing");
-    line.chars().filter(|c| !c.is_control()).take(200).collect()
-}
 
 /// A card's end of a stream of frames, as passt and QEMU's stream sockets have it.
 #[derive(Debug)]

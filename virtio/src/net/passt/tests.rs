@@ -4,8 +4,10 @@ use super::framing::{Inbox, prefix};
 use super::*;
 use crate::net::pair::MAX_FRAME;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
 
 fn pair() -> (Passt, UnixStream) {
     let (one, other) = UnixStream::pair().unwrap();
@@ -157,6 +159,16 @@ fn ports_are_told_as_passt_wants_them() {
     }
 }
 
+/// A program that is started instead of passt.
+fn instead(script: &str) -> (tempfile::TempDir, Options) {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("passt");
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).unwrap();
+    (folder, Passt::options().program(program))
+}
+
 #[test]
 fn a_program_that_is_not_there_is_an_error_with_a_hint() {
     let error = Passt::options()
@@ -171,22 +183,106 @@ fn a_program_that_is_not_there_is_an_error_with_a_hint() {
 
 #[test]
 fn a_program_that_gives_up_is_quoted() {
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("passt");
-    std::fs::write(
-        &program,
-        "#!/bin/sh\necho first >&2\necho 'Failed to bind \x1b[1m' >&2\nexit 3\n",
-    )
-    .unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&program, mode).unwrap();
-    let error = Passt::options().program(program).start().unwrap_err();
-    let text = error.to_string();
+    for (script, words) in [
+        (
+            "echo first >&2; echo 'It can not \x1b[1m' >&2; exit 3",
+            "exit status: 3) and said: It can not [1m",
+        ),
+        ("exit 1", "exit status: 1) and said: nothing"),
+        ("kill -9 $$", "signal: 9 (SIGKILL)) and said: nothing"),
+    ] {
+        let (_folder, options) = instead(script);
+        let text = options.start().unwrap_err().to_string();
+        assert!(text.contains(words), "{script}: {text}");
+    }
+}
+
+#[test]
+fn a_program_that_says_much_is_quoted_in_short() {
+    let (_folder, options) = instead("yes 'too much' >&2; exit 1");
+    let text = options.start().unwrap_err().to_string();
+    assert!(text.contains("said: too") && text.len() < 300, "{text}");
+}
+
+#[test]
+fn a_program_that_does_not_get_ready_is_ended_and_told() {
+    let (folder, options) = instead("echo $$ >\"${0%/*}/pid\"; while :; do sleep 1; done");
+    let error = options
+        .patience(Duration::from_secs(1))
+        .start()
+        .unwrap_err();
+    assert!(matches!(error, PasstError::Slow(_)), "{error}");
+    let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap();
+    assert!(!Path::new("/proc").join(pid.trim()).exists(), "{pid}");
+}
+
+#[test]
+fn what_a_program_leaves_in_the_background_is_not_waited_for() {
+    let (folder, options) = instead("sleep 30 & echo $! >\"${0%/*}/pid\"; exit 0");
+    options.start().unwrap();
+    let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap();
+    assert!(Path::new("/proc").join(pid.trim()).exists(), "{pid}");
+    let killed = std::process::Command::new("kill").arg(pid.trim()).status();
+    assert!(killed.unwrap().success());
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_whatever_its_family_and_protocol() {
+    let published = |address: Option<IpAddr>, host, protocol| {
+        let publish = Publish {
+            address,
+            host,
+            guest: 80,
+            protocol,
+        };
+        let (_folder, options) = instead("exit 0");
+        options.publish(publish).start()
+    };
+    for address in [
+        Ipv4Addr::LOCALHOST.into(),
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+    ] {
+        let Ok(listener) = std::net::TcpListener::bind((address, 0)) else {
+            eprintln!("skipped: a_port_that_is_taken: this host has no {address}");
+            continue;
+        };
+        let port = listener.local_addr().unwrap().port();
+        let socket = std::net::UdpSocket::bind((address, port)).unwrap();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for address in [Some(address), None] {
+                let error = published(address, port, protocol).unwrap_err();
+                assert!(
+                    error
+                        .to_string()
+                        .contains(&format!("{protocol} port {port} of")),
+                    "{error}"
+                );
+                assert!(
+                    error.hint().unwrap().contains("another program"),
+                    "{error:?}"
+                );
+            }
+        }
+        drop((listener, socket));
+        published(Some(address), port, Protocol::Tcp).unwrap();
+        published(Some(address), port, Protocol::Udp).unwrap();
+    }
+}
+
+#[test]
+fn an_address_of_another_host_can_not_be_published() {
+    let (_folder, options) = instead("exit 0");
+    let publish = Publish {
+        address: Some(Ipv4Addr::new(192, 0, 2, 77).into()),
+        host: 18_080,
+        guest: 80,
+        protocol: Protocol::Tcp,
+    };
+    let error = options.publish(publish).start().unwrap_err();
     assert!(
-        text.contains("exit status: 3") && text.ends_with("said: Failed to bind [1m"),
-        "{text}"
+        error.hint().unwrap().contains("address of this host"),
+        "{error:?}"
     );
-    assert!(error.hint().unwrap().contains("in use"));
 }
 
 /// passt answers ARP for the gateway, and ends with its socket.

@@ -5,7 +5,8 @@
 //! interface; one that the driver does not use is detached, so that no frame gets lost there.
 //!
 //! Linux tells that a tap is down by failing writes with `EIO`, and that it is up again by making
-//! it writable; that it was deleted by `EBADFD`, for good.
+//! it writable; that it was deleted by `EBADFD`, for good: a tap that is made under the same name is
+//! another one, which takes another card. The guest sees in both cases that its link is down.
 
 pub mod error;
 mod sys;

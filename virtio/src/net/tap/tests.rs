@@ -1,5 +1,7 @@
 //! Names and descriptors, for which no tap is needed, and a tap where one can be had.
 
+mod flood;
+
 use super::*;
 
 #[test]

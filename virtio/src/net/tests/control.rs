@@ -6,6 +6,12 @@ const OK: u8 = 0;
 const ERR: u8 = 1;
 
 impl Bench {
+    /// The host has a frame for a pair.
+    fn arrive_at(&mut self, pair: usize, frame: &[u8]) {
+        let packet = [[0; 12].as_slice(), frame].concat();
+        send(&self.hosts[pair], &packet, SendFlags::DONTWAIT).unwrap();
+    }
+
     fn order(&mut self, pieces: &[&[u8]]) -> u8 {
         let queue = self.device.controlq(self.io.features());
         let ring = &mut self.rings[usize::from(queue)];
@@ -13,6 +19,7 @@ impl Bench {
         self.device
             .handle(Event::Queue(queue), &mut self.io)
             .unwrap();
+        self.tell();
         let ring = &mut self.rings[usize::from(queue)];
         assert_eq!(ring.used(), Some((id, 1)));
         ring.written(id, 1)[0]
@@ -128,13 +135,13 @@ fn nonsense_is_answered_with_an_error_and_changes_nothing() {
     for case in cases {
         assert_eq!(bench.order(&[&case]), ERR, "{case:x?}");
     }
-    assert!(bench.device.settings.filter.is_open());
-    assert_eq!(bench.device.in_use, 1);
+    assert!(bench.device.card.settings().filter.is_open());
+    assert_eq!(bench.device.card.settings().in_use, 1);
     // Nobody could be told.
     let id = bench.rings[4].add(&[&[4, 0, 2, 0]], &[]);
     bench.event(Event::Queue(4));
     assert_eq!(bench.rings[4].used(), Some((id, 0)));
-    assert_eq!(bench.device.in_use, 1);
+    assert_eq!(bench.device.card.settings().in_use, 1);
     bench.works();
 }
 
@@ -170,27 +177,103 @@ fn the_driver_may_take_less_than_it_has_agreed_on() {
 fn pairs_are_used_when_the_driver_says_so() {
     let mut bench = Bench::with_lanes(!0, 3, 64);
     bench.rings[3].add(&[&[0; 12], &frame(60)], &[]);
-    bench.event(Event::Queue(3));
+    bench.lane_event(1, Event::Queue(3));
     assert_eq!(bench.rings[3].used(), None, "only the first pair is in use");
     assert_eq!(bench.device.controlq(bench.io.features()), 6);
     assert_eq!(bench.order(&[&[4, 0, 2, 0]]), OK);
     assert!(bench.rings[3].used().is_some(), "what was there is sent");
     let mut bytes = [0; 100];
     assert!(recv(&bench.hosts[1], &mut bytes, RecvFlags::DONTWAIT).is_ok());
-    for _ in 0..4 {
-        bench.rings[2].add(&[], &[2048]);
+    let pass = |bench: &mut Bench| {
+        bench.arrive_at(1, &frame(60));
+        bench.lane_event(1, Event::Fd(0));
+        bench.rings[2].used().is_some()
+    };
+    for _ in 0..40 {
+        bench.rings[2].add(&[], &[4096]);
     }
-    bench.event(Event::Queue(2));
-    let packet = [[0; 12].as_slice(), &frame(60)].concat();
-    send(&bench.hosts[1], &packet, SendFlags::DONTWAIT).unwrap();
-    bench.event(Event::Fd(2));
-    bench.patience_ends();
-    bench.event(Event::Fd(3));
-    bench.event(Event::Fd(2));
-    assert!(bench.rings[2].used().is_some());
+    bench.lane_event(1, Event::Queue(2));
+    assert!(pass(&mut bench));
     assert_eq!(bench.order(&[&[4, 0, 1, 0]]), OK);
-    assert_eq!(bench.io.interest(2), None);
+    assert_eq!(bench.lane_interest(1), None);
+    assert!(!pass(&mut bench), "not in use any more");
+    assert_eq!(bench.order(&[&[4, 0, 3, 0]]), OK);
+    assert!(bench.rings[2].used().is_some(), "it has waited");
+    let counts: Vec<_> = bench.counters.by_pair().map(|pair| pair.received).collect();
+    assert_eq!(counts, [0, 2, 0]);
     bench.works();
+}
+
+#[test]
+fn an_order_is_answered_when_all_pairs_follow_it() {
+    let mut bench = Bench::with_lanes(!0, 3, 64);
+    assert_eq!(bench.order(&[&[4, 0, 3, 0]]), OK);
+    let first = bench.rings[6].add(&[&[0, 0, 0]], &[1]);
+    let second = bench.rings[6].add(&[&[4, 0, 1, 0]], &[1]);
+    bench.event(Event::Queue(6));
+    bench.lane_event(1, Event::Shared);
+    assert_eq!(bench.rings[6].used(), None, "the third does not know it");
+    bench.lane_event(2, Event::Shared);
+    assert_eq!(bench.rings[6].used(), Some((first, 1)));
+    assert_eq!(bench.rings[6].used(), Some((second, 1)));
+    assert_eq!(bench.rings[6].written(first, 1), [OK]);
+    assert_eq!(bench.rings[6].written(second, 1), [OK]);
+}
+
+#[test]
+fn an_order_amid_a_pause_is_answered_after_it() {
+    let mut bench = Bench::with_lanes(!0, 2, 64);
+    assert_eq!(bench.order(&[&[4, 0, 2, 0]]), OK);
+    let id = bench.rings[4].add(&[&[4, 0, 1, 0]], &[1]);
+    bench.event(Event::Queue(4));
+    assert_eq!(bench.rings[4].used(), None);
+    bench.device.quiesce(&mut bench.io).unwrap();
+    let (lane, io, is_active) = &mut bench.lanes[0];
+    lane.quiesce(io).unwrap();
+    *is_active = false;
+    assert!(lane.is_asleep(), "it need not come back");
+    bench.device.activate(&mut bench.io).unwrap();
+    bench.event(Event::Queue(4));
+    assert_eq!(bench.rings[4].used(), Some((id, 1)));
+    bench.works();
+}
+
+#[test]
+fn all_pairs_follow_what_the_driver_orders() {
+    let mut bench = Bench::with_lanes(!0, 2, 64);
+    assert_eq!(bench.order(&[&[4, 0, 2, 0]]), OK);
+    for _ in 0..40 {
+        bench.rings[2].add(&[], &[4096]);
+    }
+    bench.lane_event(1, Event::Queue(2));
+    let told = bench.told.lock().unwrap().len();
+    // A filter is nothing that the host would have to know.
+    assert_eq!(bench.order(&[&[0, 0, 0]]), OK);
+    assert_eq!(bench.told.lock().unwrap().len(), told);
+    assert_eq!(bench.order(&[&[5, 0], &GUEST_CSUM.to_le_bytes()]), OK);
+    assert_eq!(
+        bench.told.lock().unwrap()[told..],
+        [Offloads::CHECKSUM, Offloads::CHECKSUM]
+    );
+    bench.arrive_at(1, &[OTHER.as_slice(), &[0; 54]].concat());
+    bench.lane_event(1, Event::Fd(0));
+    assert_eq!(bench.rings[2].used(), None);
+    bench.arrive_at(1, &frame(60));
+    bench.lane_event(1, Event::Fd(0));
+    assert!(bench.rings[2].used().is_some());
+}
+
+#[test]
+fn the_link_is_that_of_all_pairs_in_use() {
+    let mut bench = Bench::with_lanes(!0, 3, 64);
+    bench.hosts.pop();
+    assert_eq!(bench.order(&[&[4, 0, 3, 0]]), OK);
+    assert!(bench.link_is_up());
+    bench.rings[5].add(&[&[0; 12], &frame(60)], &[]);
+    bench.lane_event(2, Event::Queue(5));
+    assert!(!bench.link_is_up(), "the third pair's is gone");
+    assert_eq!(bench.order(&[&[4, 0, 2, 0]]), OK);
+    assert!(bench.link_is_up(), "and not in use");
 }
 
 #[test]

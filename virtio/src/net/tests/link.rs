@@ -119,3 +119,22 @@ fn a_pause_keeps_buffers_and_goes_on_with_them() {
     bench.arrive(Header::default(), &frame(60));
     assert_eq!(bench.received().0, [72]);
 }
+
+#[test]
+fn pairs_that_are_not_used_keep_their_links_over_pauses_and_resets() {
+    let mut bench = Bench::with_lanes(!0, 3, 64);
+    for round in 0..3 {
+        bench.device.quiesce(&mut bench.io).unwrap();
+        if round == 1 {
+            bench.device.reset();
+        }
+        bench.device.activate(&mut bench.io).unwrap();
+    }
+    let order: &[u8] = &[4, 0, 3, 0];
+    bench.rings[6].add(&[order], &[1]);
+    bench.event(Event::Queue(6));
+    bench.tell();
+    assert!(bench.link_is_up());
+    // The first lane's four times, and then the others'.
+    assert_eq!(bench.told.lock().unwrap().len(), 4 + 2);
+}

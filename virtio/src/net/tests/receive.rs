@@ -1,6 +1,7 @@
 //! Frames for the driver.
 
 use super::*;
+use crate::Step;
 
 #[test]
 fn a_frame_is_spread_over_as_many_chains_as_it_takes() {
@@ -15,6 +16,25 @@ fn a_frame_is_spread_over_as_many_chains_as_it_takes() {
         "num_buffers"
     );
     assert_eq!(bytes[12..], frame(500));
+}
+
+#[test]
+fn frames_arrive_whole_whatever_their_length_was_expected_to_be() {
+    let mut bench = Bench::new(MRG_RXBUF | GUEST_CSUM | GUEST_TSO4);
+    bench.give(96, &[1536]);
+    // The second large one is read straight, and so are the small ones behind it, for a while.
+    for len in [60, 60_000, 61_000]
+        .into_iter()
+        .chain([60; 70])
+        .chain([62_000])
+    {
+        bench.arrive(tso4(), &frame(len));
+
+        let (lens, bytes) = bench.received();
+        assert_eq!(lens.len(), (len + 12).div_ceil(1536), "{len}");
+        assert_eq!(bytes[12..], frame(len), "{len}");
+        bench.give(lens.len(), &[1536]);
+    }
 }
 
 #[test]
@@ -54,6 +74,23 @@ fn buffers_of_any_cut_are_filled() {
             assert_eq!(bytes[12..], frame(room - 12));
         }
     }
+}
+
+#[test]
+fn a_frame_longer_than_the_pieces_that_one_call_takes_is_lost_whole() {
+    let mut bench = Bench::new(MRG_RXBUF | INDIRECT_DESC);
+    // 600 pieces of a byte, of which a call takes 512.
+    for _ in 0..3 {
+        bench.rings[0].add_indirect(&[], &[1; 200]);
+    }
+    bench.event(Event::Queue(RX));
+    bench.arrive(Header::default(), &frame(550));
+    assert_eq!(bench.received().0, NOTHING);
+    assert_eq!(bench.counters.read().received_dropped, 1);
+    bench.arrive(Header::default(), &frame(500));
+    let (lens, bytes) = bench.received();
+    assert_eq!(lens, [200, 200, 112]);
+    assert_eq!(bytes[12..], frame(500));
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! The fake driver on PCI: finds the structures through the capabilities, as real ones do.
 
 use super::{Driver, Machine, Transport};
+use crate::Device;
 use crate::queue::QueueConfig;
 use crate::testing::msi::{ADDRESS, Messages};
-use crate::transport::Doorbell;
 use crate::transport::pci::common::register;
 use crate::transport::pci::layout::{MSIX, VENDOR_SPECIFIC};
 use crate::transport::pci::{Pci, structure};
+use crate::transport::{Doorbell, Life};
 use crate::worker::Mode;
-use crate::{Device, Error};
 use std::sync::Arc;
 
 /// As many vectors as the fake driver wants: one for the configuration and one for each queue.
@@ -231,19 +231,7 @@ impl Transport for Pci {
         causes.into()
     }
 
-    fn turn(&mut self) {
-        Pci::turn(self);
-    }
-
-    fn pause(&mut self) -> Result<(), Error> {
-        Pci::pause(self)
-    }
-
-    fn resume(&mut self) -> Result<(), Error> {
-        Pci::resume(self)
-    }
-
-    fn stop(&mut self) {
-        Pci::stop(self);
+    fn life(&mut self) -> &mut Life {
+        Pci::life(self)
     }
 }

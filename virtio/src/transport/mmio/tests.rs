@@ -249,10 +249,10 @@ fn a_doorbell_is_where_the_queue_is_notified() {
 #[test]
 fn status_shows_driver_ok_only_when_started() {
     let mut driver = driver();
-    assert!(!driver.transport.ever_started());
+    assert!(!driver.transport.life().ever_started());
     driver.start(0);
     assert_eq!(driver.transport.status() & DRIVER_OK, DRIVER_OK);
-    assert!(driver.transport.ever_started());
+    assert!(driver.transport.life().ever_started());
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! A device with a thread for each of its queues, behind a transport.
 
+mod sleepers;
+
 use super::*;
 use crate::testing::{Driver, Transport};
 use crate::transport::mmio::Mmio;
 use crate::transport::status::{DRIVER_OK, NEEDS_RESET};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
-use std::time::Instant;
 
 /// A host that does not answer until it is told to.
 #[derive(Default)]
@@ -46,6 +48,8 @@ type Note = (u16, Call);
 struct Obedient {
     queue: u16,
     gate: Arc<Gate>,
+    /// Whether lanes sleep.
+    asleep: Arc<AtomicBool>,
     notes: Sender<Note>,
 }
 
@@ -61,6 +65,10 @@ impl Lane for Obedient {
         self.queue..self.queue + 1
     }
 
+    fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::SeqCst)
+    }
+
     fn activate(&mut self, io: &mut Io) -> Result<(), Error> {
         let own = |queue: &u16| self.queues().contains(queue);
         assert!((0..LANES).all(|queue| io.has_queue(queue) == own(&queue)));
@@ -70,14 +78,20 @@ impl Lane for Obedient {
     }
 
     fn handle(&mut self, event: Event, io: &mut Io) -> Result<(), Error> {
-        if event == Event::ConfigWritten {
+        if matches!(event, Event::ConfigWritten | Event::Shared) {
             self.note(Call::Handle(event));
         }
+        let mut tell = false;
         io.drain(self.queue, |chain| {
             let mut order = [0];
             chain.reader().read_exact(&mut order).unwrap();
             match &order {
                 b"w" => self.gate.pass(),
+                b"t" => tell = true,
+                b"a" => {
+                    self.asleep.store(false, Ordering::SeqCst);
+                    tell = true;
+                }
                 b"p" => panic!("the driver ordered a panic"),
                 b"f" => {
                     return Err(Error::Request {
@@ -88,7 +102,11 @@ impl Lane for Obedient {
                 _ => {}
             }
             Ok(Step::Done(0))
-        })
+        })?;
+        if tell {
+            io.tell_lanes()?;
+        }
+        Ok(())
     }
 
     fn quiesce(&mut self, _io: &mut Io) -> Result<(), Error> {
@@ -136,6 +154,7 @@ impl Device for Divided {
 struct Rig {
     driver: Driver<Mmio>,
     gate: Arc<Gate>,
+    asleep: Arc<AtomicBool>,
     notes: Receiver<Note>,
 }
 
@@ -147,9 +166,11 @@ impl Rig {
     fn with(mode: Mode, divides: bool) -> Self {
         let (sender, notes) = channel();
         let gate = Arc::default();
+        let asleep = Arc::default();
         let first = Obedient {
             queue: 0,
             gate: Arc::clone(&gate),
+            asleep: Arc::clone(&asleep),
             notes: sender,
         };
         let spec = Spec {
@@ -167,6 +188,7 @@ impl Rig {
         Rig {
             driver: Driver::mmio_in(device, mode),
             gate,
+            asleep,
             notes,
         }
     }
@@ -273,7 +295,7 @@ fn a_stop_while_all_lanes_wait_for_the_host_is_over_when_it_answers() {
         }
     }
     rig.gate.until_waiting(3);
-    rig.driver.transport.ask_to_stop();
+    rig.driver.transport.life().ask_to_stop();
     rig.gate.open();
 
     rig.driver.transport.stop();

@@ -3,6 +3,7 @@
 //! ```text
 //!  0x0000_0000  RAM; the loader's scratch lies below 0x9_fc00
 //!  0x000e_0000  ACPI tables (RAM that the memory map reserves)
+//!  0x000f_fff0  the reset vector (likewise)
 //!  0x0010_0000  RAM: kernel, initrd
 //!  0xc000_0000  end of low RAM, start of the hole
 //!  0xc000_0000  BARs of PCI functions
@@ -23,7 +24,11 @@ pub const MMIO_HOLE_START: u64 = 0xc000_0000;
 pub const HIGH_RAM_START: u64 = 0x1_0000_0000;
 
 /// Where firmware tables are looked for on a PC, and nothing else wants to be.
-pub const ACPI_TABLES: Range<u64> = 0xe_0000..0x10_0000;
+pub const ACPI_TABLES: Range<u64> = 0xe_0000..0xf_f000;
+/// F000:FFF0, where a PC's firmware begins; the page is the last of what belongs to firmware.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
+/// There ends what belongs to firmware.
+pub const FIRMWARE_END: u64 = 0x10_0000;
 
 /// The first virtio-mmio window, well inside of the hole, where no chipset has anything.
 pub const VIRTIO_MMIO_BASE: u64 = 0xd000_0000;

@@ -9,6 +9,7 @@ mod console;
 mod function;
 mod mmio;
 mod msix;
+mod net;
 mod packed;
 mod pairs;
 mod races;
@@ -61,10 +62,13 @@ pub fn of(rig: &Rig) -> Vec<Case> {
                 false => mmio::cases(),
             },
         ],
+        Kind::Net => vec![net::cases(rig), config::cases()],
         _ => {
             let mut all = vec![rng::cases(), setup::cases(rig), status::cases()];
             if on_pci {
                 all.extend([function::cases(), bar::cases()]);
+            } else if !rig.packed {
+                all.push(vec![split::around()]);
             }
             all
         }

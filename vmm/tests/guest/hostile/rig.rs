@@ -4,6 +4,8 @@
 
 use super::alone;
 use super::canary::Canary;
+use super::card::feature::{GUEST_TSO, MQ};
+use super::card::{ROOM, SMALL_ROOM};
 use super::target::MEMORY;
 use super::transport::{Mmio, Pci, Registers};
 use std::rc::Rc;
@@ -25,7 +27,7 @@ const PATIENCE_ALONE: Duration = Duration::from_millis(500);
 const NAP: Duration = Duration::from_micros(100);
 
 /// How much memory each queue has.
-pub const QUEUE_MEMORY: u64 = 4 << 20;
+pub const QUEUE_MEMORY: u64 = 3 << 20;
 /// How many descriptors a queue has, if a case does not care.
 pub const SIZE: u16 = 16;
 
@@ -51,6 +53,13 @@ pub struct Rig {
     /// Where its rings and buffers are.
     pub area: u64,
     pub canary: Rc<Canary>,
+    /// The queue that is maltreated.
+    target: Option<u16>,
+    /// Whether all that a card offers is used: several pairs of queues, and segments, which take
+    /// large buffers. Few cases do, for both take time.
+    all: bool,
+    /// How many frames were made.
+    pub serial: u64,
     /// How often things were tried that come out by chance.
     pub rounds: usize,
 }
@@ -58,6 +67,7 @@ pub struct Rig {
 impl Rig {
     pub fn new(registers: Registers, memory: Arc<GuestMemory>, canary: Rc<Canary>) -> Rig {
         let kind = match registers.device_id() {
+            1 => Kind::Net,
             2 => Kind::Block,
             3 => Kind::Console,
             4 => Kind::Rng,
@@ -75,6 +85,9 @@ impl Rig {
             memory,
             area: MEMORY,
             canary,
+            target: None,
+            all: false,
+            serial: 0,
             rounds: 0,
         }
     }
@@ -100,10 +113,30 @@ impl Rig {
         self.rings.clear();
     }
 
+    /// Whether the device offers all of these features.
+    pub fn offers(&self, features: u64) -> bool {
+        self.offered & features == features
+    }
+
     /// What a driver of this ring layout takes.
     pub fn wanted(&self) -> u64 {
         let layout = if self.packed { 0 } else { RING_PACKED };
-        self.offered & !layout
+        let slow = match self.kind {
+            Kind::Net if !self.all => MQ | GUEST_TSO,
+            _ => 0,
+        };
+        self.offered & !layout & !slow
+    }
+
+    /// Starts again with all that a card offers.
+    pub fn start_with_all(&mut self) {
+        self.all = true;
+        self.start();
+    }
+
+    /// How large a buffer is that has room for any frame.
+    pub fn room(&self) -> usize {
+        if self.all { ROOM } else { SMALL_ROOM }
     }
 
     pub fn set_features(&self, features: u64) {
@@ -149,11 +182,25 @@ impl Rig {
 
     /// A ring for each queue, enabled.
     pub fn set_up(&mut self, size: u16, without: u64) {
+        self.set_up_all_but(None, size, without);
+    }
+
+    /// The same without one of the queues.
+    pub fn set_up_all_but(&mut self, missing: Option<u16>, size: u16, without: u64) {
         let features = self.wanted() & !without;
-        for queue in 0..=self.queue() {
+        let queues = self.queues(features);
+        for queue in 0..queues {
+            let is_control = self.kind == Kind::Net && queue + 1 == queues;
+            let size = if is_control {
+                Rig::control_size(size)
+            } else {
+                size
+            };
             let ring = self.ring(queue, size, features);
-            self.place(queue.into(), size.into(), areas(&ring));
-            assert_eq!(self.registers.enable(queue.into(), 1), 1, "queue {queue}");
+            if missing != Some(queue) {
+                self.place(queue.into(), size.into(), areas(&ring));
+                assert_eq!(self.registers.enable(queue.into(), 1), 1, "queue {queue}");
+            }
             self.rings.push(ring);
         }
     }
@@ -171,9 +218,42 @@ impl Rig {
         self.start_with(SIZE, 0);
     }
 
-    /// The queue that is maltreated: the one of requests, or that for output.
+    /// How many queues there are if these features are agreed on.
+    fn queues(&self, features: u64) -> u16 {
+        match self.kind {
+            Kind::Console => 2,
+            Kind::Net => self.card_queues(features),
+            _ => 1,
+        }
+    }
+
+    /// The queue that is maltreated: the one of requests, or that for output, if a case does not
+    /// care.
     pub fn queue(&self) -> u16 {
-        u16::from(self.kind == Kind::Console)
+        let output = matches!(self.kind, Kind::Console | Kind::Net);
+        self.target.unwrap_or(output.into())
+    }
+
+    /// Whether the device keeps the chains of that queue for later: then none may come twice. A card
+    /// keeps buffers for frames, and orders until all pairs follow.
+    pub fn keeps_chains(&self) -> bool {
+        self.kind == Kind::Net && self.queue().is_multiple_of(2)
+    }
+
+    /// Starts again, whatever a case has changed and whatever became of it.
+    pub fn start_as_usual(&mut self) {
+        self.all = false;
+        self.target = None;
+        self.reset();
+        assert_eq!(self.status(), 0, "status after a reset");
+        self.start();
+    }
+
+    /// Has another queue maltreated, while `run` lasts.
+    pub fn with_queue(&mut self, queue: u16, run: impl FnOnce(&mut Self)) {
+        self.target = Some(queue);
+        run(self);
+        self.target = None;
     }
 
     /// The ring of that queue.
@@ -208,13 +288,11 @@ impl Rig {
     /// A request that the device has to answer.
     pub fn good(&mut self) -> Vec<Descriptor> {
         let kind = self.kind;
+        if kind == Kind::Net {
+            return link(self.card_good());
+        }
         let ring = self.main();
-        let mut buffer = |bytes: &[u8], flags| Descriptor {
-            address: ring.alloc_bytes(bytes),
-            len: bytes.len() as u32,
-            flags,
-            next: 0,
-        };
+        let mut buffer = |bytes, flags| filled(ring, bytes, flags);
         link(match kind {
             Kind::Block => vec![
                 buffer(&header(8, 0), 0),
@@ -235,6 +313,20 @@ impl Rig {
         self.used_of(self.queue())
     }
 
+    /// A GiB or a little more in pieces: a place in memory, over and over.
+    pub fn gibibyte(&mut self, pieces: u32, flags: u16) -> Vec<Descriptor> {
+        let len = (1u32 << 30).div_ceil(pieces).next_multiple_of(512);
+        // What is behind the queue's memory is RAM too, and nothing gets so far.
+        let address = self.main().alloc(1 << 20);
+        let piece = Descriptor {
+            address,
+            len,
+            flags,
+            next: 0,
+        };
+        vec![piece; pieces as usize]
+    }
+
     /// A request as a driver makes it, and what came back.
     pub fn request(&mut self, readable: &[&[u8]], writable: &[usize]) -> (Vec<u8>, u32) {
         let id = self.main().add(readable, writable);
@@ -248,6 +340,11 @@ impl Rig {
     /// The device answers a request.
     pub fn works(&mut self) {
         let (bytes, len) = match self.kind {
+            Kind::Net => {
+                self.card_works();
+                assert_eq!(self.status(), RUNNING);
+                return;
+            }
             Kind::Block => self.request(&[&header(8, 0)], &[20, 1]),
             Kind::Console => self.request(&[b"."], &[]),
             _ => self.request(&[], &[16]),
@@ -287,9 +384,7 @@ impl Rig {
 
     /// After a reset all is well.
     pub fn recovers(&mut self) {
-        self.reset();
-        assert_eq!(self.status(), 0, "status after a reset");
-        self.start();
+        self.start_as_usual();
         self.works();
     }
 
@@ -337,6 +432,16 @@ impl Rig {
 pub fn areas(ring: &Ring) -> [u64; 3] {
     let config = ring.config();
     [config.desc, config.avail, config.used]
+}
+
+/// A buffer with these bytes.
+pub fn filled(ring: &mut Ring, bytes: &[u8], flags: u16) -> Descriptor {
+    Descriptor {
+        address: ring.alloc_bytes(bytes),
+        len: bytes.len() as u32,
+        flags,
+        next: 0,
+    }
 }
 
 /// Makes a chain: each descriptor is followed by the next one.

@@ -59,6 +59,11 @@ impl Found {
         self.path.join("block").join(disk).exists()
     }
 
+    /// Whether it has the card of this name.
+    pub fn has_card(&self, card: &str) -> bool {
+        self.path.join("net").join(card).exists()
+    }
+
     /// What the transport calls it.
     pub fn bus_name(&self) -> &str {
         name(self.path.parent().unwrap())

@@ -35,6 +35,8 @@ pub trait Transport {
     fn notify(&self, queue: u32);
     /// Why the device has interrupted. This may forget it, or not.
     fn causes(&self) -> u32;
+    /// The generation of the configuration space.
+    fn generation(&self) -> u32;
     /// The configuration space of the device.
     fn config(&self) -> &Window;
     /// Where registers are, for descriptors that should not point there.

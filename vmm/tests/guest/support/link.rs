@@ -3,6 +3,8 @@
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, send, socket};
 use std::net::Ipv4Addr;
+use std::thread;
+use std::time::{Duration, Instant};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -11,12 +13,23 @@ const RTM_NEWADDR: u16 = 20;
 const REQUEST: u16 = 1 | 4;
 /// `NLM_F_CREATE | NLM_F_REPLACE`.
 const CREATE: u16 = 0x400 | 0x100;
+/// `NLM_F_CREATE | NLM_F_EXCL`.
+const CREATE_NEW: u16 = 0x400 | 0x200;
 const IFF_UP: u32 = 1;
 
 /// An interface by its name.
-pub struct Interface(pub &'static str);
+pub struct Interface<'n>(pub &'n str);
 
-impl Interface {
+impl Interface<'_> {
+    /// Makes a bridge, which keeps this hardware address whoever joins it.
+    pub fn make_bridge(&self, mac: [u8; 6]) {
+        let mut body = vec![0; 16];
+        body.extend(attribute(3, self.0.as_bytes()));
+        body.extend(attribute(1, &mac));
+        body.extend(attribute(18, &attribute(1, b"bridge")));
+        ask(RTM_NEWLINK, CREATE_NEW, &body);
+    }
+
     fn index(&self) -> u32 {
         let path = format!("/sys/class/net/{}/ifindex", self.0);
         super::read_to_string(&path).trim().parse().unwrap()
@@ -27,6 +40,17 @@ impl Interface {
         let path = format!("/sys/class/net/{}/carrier", self.0);
         let text = std::fs::read_to_string(path).ok()?;
         Some(text.trim() == "1")
+    }
+
+    /// Sets it up with an address, and waits until frames can pass.
+    pub fn come_up(&self, address: Ipv4Addr) {
+        self.set_up(true);
+        self.add_address(address);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.carrier() != Some(true) {
+            assert!(Instant::now() < deadline, "the link does not come up");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub fn set_up(&self, up: bool) {
@@ -63,10 +87,12 @@ impl Interface {
     }
 }
 
-/// `struct rtattr` with a value of whole words.
+/// `struct rtattr` with a value, filled up to whole words.
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let len = 4 + value.len() as u16;
-    [&len.to_ne_bytes(), &kind.to_ne_bytes(), value].concat()
+    let mut bytes = [&len.to_ne_bytes(), &kind.to_ne_bytes(), value].concat();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
 }
 
 /// Makes a request and waits for its answer.

@@ -53,6 +53,16 @@ fn places() -> Vec<Case> {
         case("a read of more than the disk", |rig| {
             assert_eq!(status(rig, &[&header(IN, 0)], &[DISK + 512, 1]), IOERR);
         }),
+        case("a read of a GiB at once", |rig| {
+            rig.start_with(256, 0);
+            let mut request = rig.good();
+            let data = rig.gibibyte(254, WRITE);
+            rig.main().write(request[0].address, &header(IN, 0));
+            request.splice(1..2, data);
+            rig.takes(&link(request.clone()));
+            let status = request.last().unwrap().address;
+            assert_eq!(rig.main().read(status, 1), [IOERR]);
+        }),
         case("a write of more than the disk", |rig| {
             let data = vec![0xa5; DISK + 512];
             assert_eq!(status(rig, &[&header(OUT, 0), &data], &[1]), IOERR);

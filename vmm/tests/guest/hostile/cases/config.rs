@@ -54,7 +54,7 @@ pub fn cases() -> Vec<Case> {
             // Eight bytes from before the end on: taken as a whole or not at all.
             let (last, end) = match rig.kind {
                 Kind::Block => (56, 60),
-                Kind::Console => (4, 12),
+                Kind::Console | Kind::Net => (4, 12),
                 _ => (0, 0),
             };
             let before: u64 = rig.registers.config().read(last);

@@ -3,6 +3,7 @@
 
 use super::{Case, case, ignored};
 use crate::hostile::rig::{RUNNING, Rig};
+use crate::hostile::target::Window;
 use crate::hostile::transport::{COMMAND, header};
 use vmm::virtio::transport::pci::common::register::DEVICE_STATUS;
 
@@ -102,6 +103,17 @@ fn absent() -> Vec<Case> {
                     assert_eq!(bus.read::<u16>(at + offset), u16::MAX);
                     assert_eq!(bus.get(at + offset), u32::MAX);
                 }
+            }
+            ignored(rig);
+        }),
+        case("configuration space of buses that are not there", |rig| {
+            let bus = &rig.pci().function.bus;
+            let behind = Window::map(bus.address() + bus.len(), FUNCTION);
+            for offset in [0, 1, 4, 0x10, FUNCTION - 4] {
+                behind.write(offset, 0u8);
+                behind.set(offset, 0);
+                assert_eq!(behind.read::<u8>(offset), u8::MAX);
+                assert_eq!(behind.get(offset), u32::MAX);
             }
             ignored(rig);
         }),

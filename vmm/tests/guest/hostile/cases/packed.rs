@@ -64,6 +64,9 @@ fn rings() -> Vec<Case> {
             rig.write(&chain);
             rig.write(&chain);
             rig.kick();
+            if rig.keeps_chains() {
+                return rig.refuses();
+            }
             rig.until("both chains", |rig| {
                 let flags = rig.main().as_packed().flags(chain.len() as u16);
                 (flags & (AVAIL | USED) == AVAIL | USED).then_some(())

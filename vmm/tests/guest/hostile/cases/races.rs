@@ -38,6 +38,7 @@ pub fn cases(rig: &Rig) -> Vec<Case> {
             transport::cases(),
         ],
         Kind::Block => vec![contents::cases(), chains::cases(), registers::cases()],
+        Kind::Net => vec![registers::cases(), vec![registers::address()]],
         _ => vec![registers::cases()],
     };
     all.into_iter().flatten().collect()

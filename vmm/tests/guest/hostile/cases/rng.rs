@@ -1,6 +1,7 @@
 //! Wishes that an entropy device should not grant (virtio 1.2, 5.4).
 
 use super::{Case, case};
+use crate::hostile::rig::link;
 use vmm::virtio::testing::ring::{Descriptor, WRITE};
 
 /// The most that one request gets.
@@ -22,6 +23,13 @@ pub fn cases() -> Vec<Case> {
         }),
         case("1 MiB is asked for", |rig| {
             let (_, len) = rig.request(&[], &[1 << 20]);
+            assert!(len <= LIMIT && len > 0, "{len}");
+        }),
+        case("a GiB is asked for", |rig| {
+            rig.start_with(64, 0);
+            let chain = rig.gibibyte(64, WRITE);
+            rig.offer(&link(chain));
+            let (_, len) = rig.used();
             assert!(len <= LIMIT && len > 0, "{len}");
         }),
         case("2 MiB are asked for in 32 requests", |rig| {

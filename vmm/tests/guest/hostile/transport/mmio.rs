@@ -90,6 +90,10 @@ impl Transport for Mmio {
         self.window.get(register::INTERRUPT_STATUS)
     }
 
+    fn generation(&self) -> u32 {
+        self.window.get(register::CONFIG_GENERATION)
+    }
+
     fn config(&self) -> &Window {
         &self.config
     }

@@ -241,6 +241,10 @@ impl Transport for Pci {
         self.isr.read::<u8>(0).into()
     }
 
+    fn generation(&self) -> u32 {
+        self.common.read::<u8>(register::CONFIG_GENERATION).into()
+    }
+
     fn config(&self) -> &Window {
         self.device.as_ref().expect("a configuration")
     }

@@ -3,9 +3,12 @@
 use super::{Case, case, race, rounds};
 use crate::hostile::rig::{FOUND, NEGOTIATED, RUNNING, Rig, SIZE, areas};
 use crate::hostile::target::{MEMORY, MEMORY_LEN};
+use std::time::{Duration, Instant};
 
 /// How many requests are in flight when a device is reset.
 const IN_FLIGHT: usize = 100;
+/// Far more than an interrupt needs.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// RAM that is used for nothing else.
 const SPARE: u64 = MEMORY + MEMORY_LEN as u64 - 4096;
 
@@ -63,7 +66,55 @@ pub fn cases() -> Vec<Case> {
             race(rig, set_up, |rig| rounds(rig, drive));
         }),
         case("a reset with 100 requests in flight", in_flight),
+        case("a reset as soon as the device interrupts", |rig| {
+            let queue = rig.queue().into();
+            race(
+                rig,
+                move |registers, _| registers.notify(queue),
+                |rig| {
+                    rounds(rig, |rig| {
+                        let chain = rig.good();
+                        rig.offer(&chain);
+                        let end = Instant::now() + PATIENCE;
+                        while rig.registers.causes() & 1 == 0 {
+                            assert!(Instant::now() < end, "no interrupt");
+                        }
+                        rig.set_status(0);
+                        assert_eq!(rig.status(), 0);
+                        rig.start();
+                    });
+                },
+            );
+        }),
     ]
+}
+
+/// What a card says about its address, while the driver changes it, is one address or the other.
+pub fn address() -> Case {
+    case("the address of a card changes while it is read", |rig| {
+        let read = |registers: &super::Registers, _| {
+            let before = registers.generation();
+            let low: u32 = registers.config().read(0);
+            let high: u16 = registers.config().read(4);
+            if registers.generation() == before {
+                let bytes = (u64::from(high) << 32 | u64::from(low)).to_le_bytes();
+                assert!(
+                    [[0x22; 6], [0xee; 6]].iter().any(|one| bytes[..6] == *one),
+                    "{bytes:x?}"
+                );
+            }
+        };
+        let set = |rig: &mut Rig, byte| {
+            assert_eq!(rig.order(&[&[1, 1], &[byte; 6]], &[1]).0, [0]);
+        };
+        set(rig, 0x22);
+        race(rig, read, |rig| {
+            rounds(rig, |rig| {
+                set(rig, 0xee);
+                set(rig, 0x22);
+            });
+        });
+    })
 }
 
 /// Goes from a reset to requests, while nobody knows what comes of any step.
