@@ -10,8 +10,11 @@ use std::sync::LazyLock;
 use virtio::features::EVENT_IDX;
 use virtio::net::{Header, Mac, Net, NetBackend};
 use virtio::testing::driver::{Driver, Machine, Transport};
+use virtio::transport::status::DRIVER_OK;
 use virtio::worker::Mode;
 
+/// Those of either side, without which nobody may leave segments to the other one.
+const CHECKSUMS: u64 = 1 << 0 | 1 << 1;
 const CTRL_VQ: u64 = 1 << 17;
 const MQ: u64 = 1 << 22;
 /// As many pairs as the card has.
@@ -25,14 +28,19 @@ static MACHINE: LazyLock<Machine> = LazyLock::new(|| Machine::with_queue_memory(
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
-    let wanted = input.number(8) & !EVENT_IDX | CTRL_VQ;
+    let wanted = input.number(8) & !EVENT_IDX | CHECKSUMS | CTRL_VQ;
     let hosts: [Host; PAIRS as usize] = Default::default();
     let lanes = hosts.iter().cloned();
     let lanes = lanes.map(|host| Box::new(host) as Box<dyn NetBackend>);
     let device = Net::with_lanes(lanes.collect(), Mac::of_name("fuzz")).expect("card");
     memory::clear(&MACHINE.memory);
     let mut driver = Driver::mmio_of(MACHINE.clone(), Box::new(device), Mode::Inline);
-    driver.start(wanted);
+    if !driver.negotiate(wanted) {
+        // One of them needs another one.
+        return;
+    }
+    driver.set_up_queues(256);
+    driver.add_status(DRIVER_OK);
     let has_pairs = driver.features() & MQ != 0;
     let control = if has_pairs { 2 * PAIRS } else { 2 };
     // Whether a receive buffer waits, of each pair: the filter may leave it there.
