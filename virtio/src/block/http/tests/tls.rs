@@ -226,11 +226,15 @@ fn a_file_that_names_no_authority_is_refused_before_anything_is_asked() {
     fs::write(path("no DER"), format!("{good}{armoured}AAAA\n{end}")).unwrap();
     let large = fs::File::create(path("large")).unwrap();
     large.set_len(1 << 40).unwrap();
+    // Nobody writes to it.
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), mode).unwrap();
     for (ca, words) in [
         ("missing", "cannot read certificates"),
         (".", "cannot read certificates"),
         ("large", "cannot read certificates"),
         ("empty", "there is no certificate"),
+        ("fifo", "there is no certificate"),
         ("text", "there is no certificate"),
         ("key", "there is no certificate"),
         ("bytes", "there is no certificate"),
